@@ -103,6 +103,7 @@ class KeyParts(NamedTuple):
     - `route`: what the route is on every replica: its place, its template and its handler.
     - `given`: the path parameters that the path does not hold.
     - `query`: what `kept_query` keeps, or the whole query.
+    - `terms`: what the policy says of what is stored: how it is tagged, what selects it, for how long, and where.
     - `covered_by`: the names of the dependencies that give the partition, and of the guards.
     - `partition`: the digest of the values that they gave.
     - `local`: what only this process knows of the route; empty where every replica composes the same key.
@@ -119,6 +120,7 @@ class KeyParts(NamedTuple):
     route: tuple[bytes, ...] = ()
     given: tuple[bytes, ...] = ()
     query: tuple[bytes, ...] = ()
+    terms: bytes = b""
     covered_by: tuple[bytes, ...] = ()
     partition: bytes = b""
     local: bytes = b""
@@ -145,15 +147,8 @@ def framed_key(frame: KeyFrame, partition: bytes) -> bytes:
 
 def key_frame(parts: KeyParts) -> KeyFrame:
     """All of a key's parts but the partition."""
-    place = _place(
-        parts.mode,
-        parts.namespace,
-        parts.version,
-        parts.scheme,
-        parts.root_path,
-        parts.route,
-        parts.covered_by,
-    )
+    words = (parts.mode, parts.namespace, parts.version, parts.scheme, parts.root_path)
+    place = _place(words, parts.route, parts.terms, parts.covered_by)
     before = encode(
         (
             place,
@@ -170,18 +165,9 @@ def key_frame(parts: KeyParts) -> KeyFrame:
 
 
 @lru_cache(maxsize=4096)
-def _place(
-    mode: str,
-    namespace: str,
-    version: str,
-    scheme: str,
-    root_path: str,
-    route: tuple[bytes, ...],
-    covered_by: tuple[bytes, ...],
-) -> bytes:
+def _place(words: tuple[str, ...], route: tuple[bytes, ...], terms: bytes, covered_by: tuple[bytes, ...]) -> bytes:
     """What many keys have in common."""
-    words = map(as_bytes, (mode, namespace, version, scheme, root_path))
-    return _digest((*words, encode(route), encode(covered_by)))
+    return _digest((*map(as_bytes, words), encode(route), terms, encode(covered_by)))
 
 
 def is_local(key: bytes) -> bool:

@@ -257,7 +257,7 @@ class Purging(Exchange):
         self._added.take(surrogate_tags(headers))
         for name in (b"location", b"content-location"):
             value = first(headers, name)
-            for text in () if value is None else readings(value):
+            for text in () if value is None else readings(value.strip(b" \t")):
                 self._note_path(text)
                 # A dot is the same in an escape (RFC 3986 section 6.2.2.2), but an app may not take it for one.
                 if (plain := _ESCAPED_DOT.sub(".", text)) != text:

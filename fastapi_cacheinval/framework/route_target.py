@@ -115,6 +115,7 @@ def key_parts_of(app_context: AppContext, arrived: Scope, scope: Scope, plan: Ro
         route=plan.identity,
         given=_given_of_path(plan, scope) if plan.elsewhere else (),
         query=kept_query(scope.get("query_string", b""), plan.query),
+        terms=plan.terms,
         covered_by=plan.covered_by,
         local=app_context.local_part(plan.identity, plan.ordinal, plan.epoch, plan.nameless),
     )

@@ -19,6 +19,7 @@ __all__ = [
     "end_to_end",
     "first",
     "head_tells_of_content",
+    "is_coded",
     "is_token",
     "lower_names",
     "of_the_connection",
@@ -106,6 +107,12 @@ def combined(headers: RawHeaders, name: bytes) -> bytes | None:
     """All lines of one field joined by `, ` (RFC 9110 §5.2), or None when there is none."""
     lines = values(headers, name)
     return b", ".join(lines) if lines else None
+
+
+def is_coded(headers: RawHeaders) -> bool:
+    """Whether a response says that its content is coded, as by gzip (RFC 9110 §8.4); `identity` is no coding."""
+    lines = values(headers, b"content-encoding")
+    return any(coding.strip(OWS).lower() not in (b"", b"identity") for line in lines for coding in line.split(b","))
 
 
 def without(headers: RawHeaders, names: Collection[bytes]) -> list[tuple[bytes, bytes]]:

@@ -12,7 +12,7 @@ from fastapi_cacheinval.routes.covers import adds_tags, innermost, is_fed, purge
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute
 from fastapi_cacheinval.routes.held_values import qualified_name
-from fastapi_cacheinval.routes.identity import cover_names, route_identity
+from fastapi_cacheinval.routes.identity import cover_names, policy_terms, route_identity
 from fastapi_cacheinval.routes.parameters import path_names, query_names, sees_request, varying_headers
 from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
@@ -49,8 +49,7 @@ def analyse(
     elsewhere = path_names(root) if verdict.layers else _elsewhere(route, root, place, verdict)
     off = front_off(route, root, place, verdict, policy, elsewhere, overridden=bool(overrides))
     covers = cover_names(root, cached)
-    # Behind layers the route's own answer is stored, which none of them has written into.
-    behind = bool(place.layers or verdict.layers) and verdict.sharing is not Sharing.DECLARED
+    headers = _headers(root, place, frozenset(() if policy is None else policy.vary))
     plan = RoutePlan(
         path=place.prefix + route.path_format,
         methods=methods,
@@ -60,12 +59,11 @@ def analyse(
         uncovered=verdict.evidence,
         asks_who=is_fed(root, None),
         query=None if verdict.around or verdict.layers else _query(root, bindings, otherwise),
-        headers=_headers(root, place, frozenset(() if policy is None else policy.vary)),
+        headers=headers,
         endpoint=qualified_name(root.call),
-        identity=route_identity(
-            place.prefix + route.path_format, place.under, methods, root, () if behind else place.writers
-        ),
+        identity=_identity(route, place, root, verdict),
         ordinal=place.ordinal,
+        terms=b"" if policy is None else policy_terms(policy, headers, outside=verdict.sharing is Sharing.DECLARED),
         covered_by=covers.names,
         private=declared is not None and bool(declared.policy.partition or declared.policy.guards),
         switched_off=cached is None and declared is not None and "GET" in methods,
@@ -95,6 +93,14 @@ def _refused(plan: RoutePlan, errors: tuple[ConfigurationError, ...]) -> RoutePl
     """The plan of a route that is wrong: at the start it stops the app, met later it is forwarded and never cached."""
     evidence = (*plan.uncovered, *map(str, errors))
     return replace(plan, sharing=Sharing.UNPROVED, uncovered=evidence, front=False, front_off=str(errors[0]))
+
+
+def _identity(route: EffectiveRoute, place: Place, root: Node, verdict: Verdict) -> tuple[bytes, ...]:
+    layers = (*place.layers, *verdict.layers)
+    # Behind layers the route's own answer is stored, which none of them has written into.
+    behind = bool(layers) and verdict.sharing is not Sharing.DECLARED
+    written_by = ((), ()) if behind else (place.writers, layers)
+    return route_identity(place.prefix + route.path_format, place.under, frozenset(route.methods), root, *written_by)
 
 
 def _elsewhere(route: EffectiveRoute, root: Node, place: Place, verdict: Verdict) -> frozenset[str]:

@@ -5,18 +5,19 @@ Two routes made by one factory have the same names. The plain values that their 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from types import CodeType
 from typing import Any, NamedTuple
 
 from fastapi_cacheinval.core.keys import as_bytes, encode
+from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.dependencies import GUARD, PARTITION, Cached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.held_values import COVER, KEY, portrait_of
 from fastapi_cacheinval.routes.parameters import model_of, request_names
 
-__all__ = ["CoverNames", "cover_names", "plain_values", "route_identity"]
+__all__ = ["CoverNames", "cover_names", "plain_values", "policy_terms", "route_identity"]
 
 
 def plain_values(call: object) -> tuple[bytes, ...]:
@@ -109,12 +110,39 @@ def _reads(node: Node) -> Iterator[bytes]:
     yield encode(as_bytes(child.declares.name or "") for child in node.children)
 
 
+def policy_terms(policy: CachePolicy, headers: Iterable[bytes], *, outside: bool) -> bytes:
+    """What a policy says of what is stored under it.
+
+    `headers` are the fields that select a variant, and `outside` is whether layers around the route have a part in what
+    is stored. A release that says something else shares nothing with this one: what was stored lacks a tag that is
+    purged now, was made for another value of a field that selects now, or lives longer than it may now. The covers have
+    names of their own, and `jitter`, `early_refresh` and the timeouts promise nothing of what is stored.
+    """
+    predicate, downstream = policy.should_store, policy.downstream_seconds
+    times = (policy.stale_seconds, policy.error_seconds, *(() if downstream is None else (downstream,)))
+    words = (policy.shared, policy.request_is_shared, policy.ttl_from_response, outside)
+    parts = (
+        (f"{status} {float(life)}" for status, life in sorted(policy.lifetimes.items())),
+        map(str, map(float, times)),
+        map(str, map(bool, words)),
+        () if policy.cache_control is None else (policy.cache_control,),
+        sorted({template.text for template in policy.templates}),
+    )
+    named = () if predicate is None else portrait_of(predicate, KEY).parts
+    return sha256(encode((*(encode(map(as_bytes, each)) for each in parts), encode(headers), encode(named)))).digest()
+
+
 def route_identity(
-    template: str, hosts: tuple[str, ...], methods: frozenset[str], root: Node, writers: tuple[bytes, ...] = ()
+    template: str,
+    hosts: tuple[str, ...],
+    methods: frozenset[str],
+    root: Node,
+    writers: tuple[bytes, ...] = (),
+    layers: tuple[str, ...] = (),
 ) -> tuple[bytes, ...]:
     """A route's template, the patterns of its hosts, its methods and its handler, with all that tells it from a twin.
 
-    `writers` are the layers that have a part in what is stored of it. Of its dependencies only the plain values count:
+    `writers` and `layers` have a part in what is stored of it. Of its dependencies only the plain values count:
     renaming one does not make another route.
     """
     held = (value for node in root.walk() if node is not root and not node.ours for value in plain_values(node.call))
@@ -125,4 +153,5 @@ def route_identity(
         encode(portrait_of(root.call).parts),
         encode(held),
         *writers,
+        *map(as_bytes, layers),
     )

@@ -48,6 +48,7 @@ class RoutePlan:
     - `identity`: what the route is in every process that serves the same app, see `route_identity`.
     - `ordinal`: 0 where the identity is the route's alone. Any other number is this process's and tells it from its
       twins: above 0 for routes that were there at the start, below for others.
+    - `terms`: what the policy says of what is stored, as a part of the key, see `policy_terms`.
     - `covered_by`: the names of the dependencies that give the partition, and of the guards, see `cover_names`.
     - `nameless`: 0, or a number of this process's: a partition or a guard has no name of its own, so that another
       release may have something else under the same names.
@@ -84,6 +85,7 @@ class RoutePlan:
     endpoint: str
     identity: tuple[bytes, ...]
     ordinal: int
+    terms: bytes
     covered_by: tuple[bytes, ...]
     nameless: int
     private: bool

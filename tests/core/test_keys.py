@@ -49,6 +49,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "route": LIST,
     "given": LIST,
     "query": LIST,
+    "terms": st.binary(max_size=8),
     "covered_by": LIST,
     "partition": st.binary(max_size=8),
     "local": st.binary(max_size=4),

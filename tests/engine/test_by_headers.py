@@ -62,6 +62,15 @@ def routes(node: Node) -> None:
         await node.data.read(node.number, "streamed")
         return StreamingResponse(chunks(), headers={"cache-control": "max-age=60"})
 
+    @node.app.get("/coded")
+    async def coded(request: Request) -> Response:
+        found = await node.data.read(node.number, "coded")
+        headers = {"cache-control": "max-age=60", "etag": f'"{found["version"]}"'}
+        if "range" in request.headers:
+            part = f"p{found['version']}"
+            return Response(part, 206, {**headers, "content-range": "bytes 0-1/5"})
+        return Response("coded", headers={**headers, "content-encoding": "br"})
+
     @node.app.get("/own/{kind}")
     async def own(kind: str) -> Response:
         await node.data.read(node.number, kind)
@@ -114,6 +123,33 @@ async def test_what_another_replica_has_answers_who_cannot_lead_a_forward(
         assert_hit(found)
         assert found.status_code == status
         assert a.data.forwards == 1
+
+
+async def test_a_part_gives_way_to_a_newer_coded_whole_of_another_replica(redis_server: Valkey) -> None:
+    """The replica that has both would answer with the older version after the newer one."""
+    asks = {"range": "bytes=0-1"}
+    async with fleet(redis_server.url, routes=routes, **STEERED) as (a, b):
+        await b.ask("/coded", headers=asks)
+        assert_hit(await b.ask("/coded", headers=asks))
+        a.data.versions["coded"] = 1
+        await a.ask("/coded")
+        await a.written()
+        assert_hit(await b.ask("/coded"))
+        assert (await b.ask("/coded", headers=asks)).body == b"p1"
+
+
+async def test_no_range_is_cut_of_what_another_replica_has_coded(redis_server: Valkey) -> None:
+    """The app is asked for it; who wants only what is stored gets the whole."""
+    async with fleet(redis_server.url, count=3, routes=routes, **STEERED) as (a, b, c):
+        await a.ask("/coded")
+        await a.written()
+        part = await b.ask("/coded", headers={"range": "bytes=0-1"})
+        assert (part.status_code, part.body) == (206, b"p0")
+        wanted = await c.ask("/coded", headers={"range": "bytes=0-1", "cache-control": "only-if-cached"})
+        assert (wanted.status_code, wanted.body) == (200, b"coded")
+        for node in (b, c):
+            assert_hit(await node.ask("/coded"))
+        assert a.data.forwards == 2
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

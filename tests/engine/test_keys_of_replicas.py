@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
@@ -12,8 +11,8 @@ from starlette.applications import Starlette
 from starlette.routing import Host, Mount
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
-from tests.helpers.fleet import CALM, SECRET, eventually
-from tests.helpers.http import Answer, ask
+from tests.helpers.fleet import filled, found, replicas
+from tests.helpers.http import ask
 from tests.servers import Valkey
 
 pytestmark = pytest.mark.anyio
@@ -84,37 +83,6 @@ PLACES: dict[str, tuple[Callable[[HTTPCache], Any], str]] = {
     "a host in a mount": (lambda cache: served(Starlette(routes=[Mount("/a", hosted(site()))]), cache), "/a"),
     "a middleware in a mount": (with_own_middleware, "/a"),
 }
-
-
-@contextlib.asynccontextmanager
-async def replicas(server: Valkey, *makers: Callable[[HTTPCache], Any]) -> AsyncIterator[list[tuple[Any, HTTPCache]]]:
-    """An app over a cache of its own for each maker, all over one Redis."""
-    made: list[tuple[Any, HTTPCache]] = []
-    async with contextlib.AsyncExitStack() as stack:
-        for make in makers:
-            cache = HTTPCache.from_url(server.url, secret=SECRET, **CALM)
-            made.append((make(cache), cache))
-            await cache.start()
-            stack.push_async_callback(cache.stop)
-        yield made
-
-
-async def filled(app: Any, cache: HTTPCache, path: str, **more: Any) -> Answer:
-    """An answer that is in L2 now."""
-    before = cache.statistics().l2.get("write", 0)
-    answer = await ask(app, path, host="shop.test", **more)
-    assert answer.cache is not None
-    assert answer.cache.stored
-    await eventually(lambda: cache.statistics().l2.get("write", 0) > before, "a write to L2")
-    return answer
-
-
-async def found(app: Any, path: str, **more: Any) -> bool:
-    """Whether another replica's answer is a hit there."""
-    answer = await ask(app, path, host="shop.test", **more)
-    assert answer.status_code == 200
-    assert answer.cache is not None
-    return answer.cache.hit
 
 
 @pytest.mark.parametrize("place", PLACES)

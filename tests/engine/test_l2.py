@@ -356,7 +356,7 @@ async def test_one_that_joins_late_learns_of_many_purges(redis_server: Valkey) -
         await a.cache.invalidate("item:hard")
         for start in range(0, 5000, 100):
             await a.cache.invalidate(*(f"other:{number}" for number in range(start, start + 100)))
-        async with joining(redis_server.url, a.data) as late:
+        async with joining(redis_server.url, a.data, policy=policy) as late:
             await eventually(lambda: late.cache._core.engine.replica.floor == 0, "all pages")
             assert_hit(await late.ask("/items/kept"))
             assert_stale(await late.ask("/items/soft"))

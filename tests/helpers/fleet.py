@@ -225,3 +225,37 @@ async def joining(source: Any, data: Data, number: int = 9, **options: Any) -> A
     """One more replica over the same data."""
     async with fleet(source, 1, data=data, first=number, **options) as (node,):
         yield node
+
+
+# -- apps of one's own --------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def replicas(server: Valkey, *makers: Callable[[HTTPCache], Any]) -> AsyncIterator[list[tuple[Any, HTTPCache]]]:
+    """An app over a cache of its own for each maker, all over one Redis."""
+    made: list[tuple[Any, HTTPCache]] = []
+    async with AsyncExitStack() as stack:
+        for make in makers:
+            cache = HTTPCache.from_url(server.url, secret=SECRET, **CALM)
+            made.append((make(cache), cache))
+            await cache.start()
+            stack.push_async_callback(cache.stop)
+        yield made
+
+
+async def filled(app: Any, cache: HTTPCache, path: str, **more: Any) -> Answer:
+    """An answer that is in L2 now."""
+    before = cache.statistics().l2.get("write", 0)
+    answer = await ask(app, path, host="shop.test", **more)
+    assert answer.cache is not None
+    assert answer.cache.stored
+    await eventually(lambda: cache.statistics().l2.get("write", 0) > before, "a write to L2")
+    return answer
+
+
+async def found(app: Any, path: str, **more: Any) -> bool:
+    """Whether another replica's answer is a hit there."""
+    answer = await ask(app, path, host="shop.test", **more)
+    assert answer.status_code == 200
+    assert answer.cache is not None
+    return answer.cache.hit

@@ -9,7 +9,7 @@ from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import parse_etag, strong_match
-from fastapi_cacheinval.grammar.fields import RawHeaders, first, values, without
+from fastapi_cacheinval.grammar.fields import RawHeaders, first, is_coded, values, without
 from fastapi_cacheinval.grammar.ranges import ContentRange, parse_content_range, resolve, serialise_content_range
 
 __all__ = ["Cut", "cut", "holds", "part_of"]
@@ -40,12 +40,15 @@ def _if_range_holds(request: RawHeaders, stored: SharedResponse, wall: float) ->
 
 
 def cut(asked: Asked, stored: SharedResponse, fields: list[tuple[bytes, bytes]], wall: float) -> Cut | None:
-    """The ranges asked for, of a whole 200 or of a part that holds them; None where the whole is the answer."""
+    """The ranges asked for, of a whole 200 or of a part that holds them; None where the whole is the answer.
+
+    It is where the whole is coded, and is sent all the same, such as in place of an error: see `is_for_the_app_to_cut`.
+    """
     if asked.method != "GET" or asked.ranges is None or not _if_range_holds(asked.headers, stored, wall):
         return None
     if stored.part is not None:
         return _cut_part(asked, stored, stored.part, fields)
-    if stored.status != 200:
+    if stored.status != 200 or is_coded(stored.headers):
         return None
     length = len(stored.body)
     ranges = resolve(asked.ranges, length)

@@ -8,9 +8,10 @@ from fastapi_cacheinval.core.decide import MISSED, Forward, Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Reason
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.grammar.fields import is_coded
 from fastapi_cacheinval.grammar.ranges import ContentRange
 
-__all__ = ["SharedResponse", "answers", "is_for", "outlasts", "stands_in"]
+__all__ = ["SharedResponse", "answers", "is_for", "is_for_the_app_to_cut", "outlasts", "stands_in"]
 
 # For how long past its freshness a response is kept to be validated, or to be served to who asks for stale ones.
 _KEPT_WITH_VALIDATOR = 86_400.0
@@ -84,6 +85,19 @@ def is_for(asked: Asked, stored: SharedResponse) -> bool:
     return not stored.guessed or asked.credential is None
 
 
+def is_for_the_app_to_cut(asked: Asked, stored: SharedResponse) -> bool:
+    """Whether the app has to answer a request for ranges, because the stored whole is coded.
+
+    A coded representation has to have another strong `ETag` than the plain one, or their ranges get mixed up (RFC 9110
+    section 8.8.3.3). A layer that compresses leaves the app's own: Starlette's `GZipMiddleware` does, and it codes no
+    206. So a client may have its rest, and its `If-Range` (section 13.1.5), of either, and only the app tells which it
+    gives parts of. Who wants nothing but what is stored gets the whole: `Range` may be ignored (section 14.2).
+    """
+    if asked.ranges is None or asked.directives.only_if_cached:
+        return False
+    return stored.part is None and stored.status == 200 and is_coded(stored.headers)
+
+
 def answers(
     asked: Asked, stored: SharedResponse | None, stale_from: float | None, now: float
 ) -> Serve | ServeStale | Forward:
@@ -103,6 +117,8 @@ def answers(
         return _REQUEST
     if wanted.min_fresh is not None and left < wanted.min_fresh:
         return _REQUEST
+    if asked.ranges is not None and is_for_the_app_to_cut(asked, stored):
+        return _REQUEST if left > 0 else _STALE
     if left > 0:
         return Serve(stored, refresh=False)
     if stored.must_revalidate:

@@ -22,7 +22,7 @@ from fastapi_cacheinval.core.stored import Stamp
 from fastapi_cacheinval.core.storing import content_length, is_event_stream
 from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.grammar.cache_control import CacheControl
-from fastapi_cacheinval.grammar.fields import RawHeaders, values
+from fastapi_cacheinval.grammar.fields import RawHeaders, is_coded, values
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, parse_vary
 
 __all__ = [
@@ -130,14 +130,15 @@ def refused_because(
     """Why a response to a GET is not stored, as a token for `Cache-Status`; None where it may be.
 
     What answers the conditions or the `Range` of one request is nobody else's: where a `Range` was forwarded
-    (`ranged`) only the whole (200) and a part (206) are kept. Without it a 206 was not asked for. A guessed
+    (`ranged`) only the whole (200) and a part (206) are kept. Without it a 206 was not asked for. A coded one may
+    be a part of what is coded or, from a layer that codes all that passes, a coded part: nobody can cut it. A guessed
     lifetime needs a request without credentials, and an answer that no code of a visible app has made (`answerer`).
     """
     if status < 200 or status in OF_ONE_REQUEST:
         return "status"
     if ranged and status not in (200, 206):
         return "range"
-    if status == 206 and not ranged:
+    if status == 206 and (not ranged or is_coded(headers)):
         return "partial"
     forbidden = _forbidden(asked, status, steered)
     if forbidden is not None:

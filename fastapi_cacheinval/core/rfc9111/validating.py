@@ -12,7 +12,7 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.grammar.dates import format_date, parse_date
 from fastapi_cacheinval.grammar.entity_tags import parse_etag, strong_match, weak_match
-from fastapi_cacheinval.grammar.fields import OWS, RawHeaders, end_to_end, first, values, without
+from fastapi_cacheinval.grammar.fields import OWS, RawHeaders, end_to_end, first, is_coded, values, without
 from fastapi_cacheinval.grammar.vary import add_vary, written_names
 
 __all__ = ["HeadSays", "Newer", "confirms", "freshened", "head_says", "speaks_of_get"]
@@ -135,7 +135,8 @@ class Newer:
         """Whether a stored response stays in use.
 
         The whole takes the place of the whole. A part stays beside a whole, and a whole beside a part, by the same
-        strong `ETag` alone (RFC 9110 section 8.8.1): then they are of the same bytes.
+        strong `ETag` alone (RFC 9110 section 8.8.1): then they are of the same bytes. Where one is coded they never
+        are, and none is taken for the other: both stay by an `ETag` that a layer that compresses has made a weak one.
         """
         if old is self.beside or not isinstance(old, SharedResponse):
             return True
@@ -145,15 +146,18 @@ class Newer:
         if old.part is None and self.status != 206:
             # Whatever range a client makes up: that there is none such says nothing of the whole.
             return self.status == 416
-        return self.refusal in _NOT_AGAINST and self._is_of_the_same_bytes(old)
+        return self.refusal in _NOT_AGAINST and self._goes_with(old)
 
-    def _is_of_the_same_bytes(self, old: SharedResponse) -> bool:
+    def _goes_with(self, old: SharedResponse) -> bool:
+        own, said = parse_etag(old.etag or b""), parse_etag(first(self.headers, b"etag") or b"")
+        if own is None or said is None or self.status not in _OF_A_REPRESENTATION:
+            return False
+        if is_coded(self.headers) or is_coded(old.headers):
+            return weak_match(own, said)
         length, complete = content_length(self.headers), None if old.part is None else old.part.complete
         if self.status == 200 and None not in (length, complete) and length != complete:
             return False
-        own, said = parse_etag(old.etag or b""), parse_etag(first(self.headers, b"etag") or b"")
-        same = own is not None and said is not None and strong_match(own, said)
-        return same and self.status in _OF_A_REPRESENTATION
+        return strong_match(own, said)
 
 
 def freshened(old: SharedResponse, update: RawHeaders, wall: float) -> list[tuple[bytes, bytes]]:

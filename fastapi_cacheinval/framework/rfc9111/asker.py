@@ -8,7 +8,14 @@ from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Decision, Serve, ServeStale
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.ranges import holds
-from fastapi_cacheinval.core.rfc9111.response import SharedResponse, answers, is_for, stands_in
+from fastapi_cacheinval.core.rfc9111.response import (
+    SharedResponse,
+    answers,
+    is_for,
+    is_for_the_app_to_cut,
+    stands_in,
+)
+from fastapi_cacheinval.core.rfc9111.validating import Newer
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.framework.incoming import Incoming
@@ -45,11 +52,14 @@ class HeaderAsker:
         """What is stored for the request, a part of it included, the key of its forward, and if only `Vary` missed."""
         found = self.find_whole()
         if self._asked.ranges is not None and not isinstance(self.judge(found[0]), Serve | ServeStale):
-            wall = self._exchange.app_context.cache.clock.wall()
+            wall, whole = self._exchange.app_context.cache.clock.wall(), found[0]
+            # A whole that another replica has made may have come beside it, and be of a newer version.
+            beside = None if whole is None else Newer(self._asked, whole.status, whole.headers, None, kept=True)
             for key in self._resource.part_keys:
                 part, _ = self._engine.find(key, self._asked.headers)
                 if (
                     isinstance(part, SharedResponse)
+                    and (beside is None or beside.spares(part))
                     and holds(self._asked, part, wall)
                     and isinstance(self.judge(part), Serve)
                 ):
@@ -90,7 +100,7 @@ class HeaderAsker:
         asked = self._asked
         wanted = asked.directives
         own_way = wanted.no_cache or wanted.no_store or wanted.max_age is not None or wanted.min_fresh is not None
-        if isinstance(stored, SharedResponse) and not is_for(asked, stored):
+        if isinstance(stored, SharedResponse) and (not is_for(asked, stored) or is_for_the_app_to_cut(asked, stored)):
             return False
         return not (own_way or asked.authorized or (asked.ranges is not None and stored is None))
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fastapi_cacheinval.core.outcome import Reason
 from fastapi_cacheinval.core.rfc9111.asking import fields_forwarded, read_request
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.core.rfc9111.response import SharedResponse, is_for
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse, is_for, is_for_the_app_to_cut
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.filling import Fill
@@ -52,9 +52,10 @@ class Forwarding:
         others = stored is not None and not is_for(self.asked, stored)
         kept = stored if usable and not others else None
         # Those who wait for a flight want the whole.
-        for_part = self.asked.ranges is not None and kept is None and go.flight is None and not whole
+        asks_for_part = self.asked.ranges is not None and go.flight is None and not whole
+        for_part = asks_for_part and (kept is None or is_for_the_app_to_cut(self.asked, kept))
         as_it_came = for_part or (go.flight is None and kept is None and not refreshing and not whole)
-        condition = [] if kept is None or whole else kept.validators
+        condition = [] if kept is None or whole or for_part else kept.validators
         rules = HeaderRules(
             self.resource,
             self.asked,

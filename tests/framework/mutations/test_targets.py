@@ -160,6 +160,7 @@ async def test_a_decoded_path_is_what_counts() -> None:
         ("//shop.test/orders/7", True),
         ("orders/7", True),
         ("/orders/%37", True),
+        (" /orders/7\t ", True),
         ("http://other.test/orders/7", False),
         ("http://shop.test:8080/orders/7", False),
         ("http://shop.test.evil/orders/7", False),
