@@ -190,9 +190,11 @@ class Changes:
     def _doubt_of(job: _Job) -> str | None:
         """Why the rows that are looked up may be others than those that are changed though their number is the same."""
         dialect, several = job.connection.dialect, is_several(job.state)
-        if not (dialect.supports_sane_multi_rowcount if several else dialect.supports_sane_rowcount):
-            return "a statement whose rows the driver does not count"
-        return doubt_of(job.dml, frozenset(job.names) if several else frozenset())
+        doubt = doubt_of(job.dml, frozenset(job.names) if several else frozenset())
+        if doubt is not None:
+            return doubt
+        counts = dialect.supports_sane_multi_rowcount if several else dialect.supports_sane_rowcount
+        return None if counts else "a statement whose rows the driver does not count"
 
     @staticmethod
     def _agrees(job: _Job, ran: Ran, found: list[Identity]) -> bool:
