@@ -19,6 +19,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount, Route
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
+from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
+from fastapi_cacheinval.routes.table import RouteTable
 from tests.helpers.cut import FRESH, MODES, HandsOn, Report, in_app, only_the_whole_is_kept, routed
 
 pytestmark = pytest.mark.anyio
@@ -169,3 +171,13 @@ async def test_a_route_that_nobody_knows_the_way_to_keeps_nothing_cut(mode: str)
 
     asgi = CacheMiddleware(hidden, HTTPCache(), honour_headers=mode == "by headers")
     await only_the_whole_is_kept(asgi, path, report)
+
+
+@pytest.mark.parametrize("route_class", [Layered, OwnWay])
+def test_a_route_that_is_hooked_beneath_its_layers_is_the_same_route(route_class: Any) -> None:
+    """Its plan, which names what is stored, is as it was before the hook."""
+    app = FastAPI()
+    app.router.routes += routed(Report(), "shared", route_class=route_class).routes
+    first, again = (RouteTable(app, middleware_stack_of(app)).plans for _ in range(2))
+    assert first[-1].around
+    assert first == again
