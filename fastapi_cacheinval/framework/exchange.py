@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
@@ -18,15 +18,16 @@ from fastapi_cacheinval.engine.request_tags import Answering, Changes, RequestTa
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.deciding import tell_decision
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
+from fastapi_cacheinval.framework.messages import Passage
 from fastapi_cacheinval.framework.receiving import Receiving
 from fastapi_cacheinval.framework.server_spans import contrib_outside, name_route
-from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.routes.fastapi_private import on_end
 from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["Exchange", "can_be_read_again", "forget_parsed_fields", "run_app"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
+_Spares = Callable[[StoredResponse], bool]
 
 
 class Exchange:
@@ -48,6 +49,9 @@ class Exchange:
     _asked: bool = False
     _told: bool = False
     _request_tags: RequestTags | None = None
+    # Whether what its route says may be stored, and each response that a route has begun or may begin.
+    stores: bool = False
+    passages: tuple[Passage, ...] = ()
 
     def __init__(self, incoming: Incoming, entered: Entered | None = None) -> None:
         self.incoming = incoming
@@ -126,6 +130,24 @@ class Exchange:
         """Have functions told what the route raises or makes, see `fastapi_private.on_end`."""
         on_end(scope, raised, made)
 
+    async def follow(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a route have the request, and note how far its response is: a layer may end it as if it were whole."""
+        self.passages = (*self.passages, passage := Passage())
+
+        def said(message: Message) -> Awaitable[None]:
+            if self.stores:
+                passage.take(message := can_be_read_again(message))
+            return send(message)
+
+        try:
+            await handle(scope, receive, said)
+        finally:
+            passage.returned = True
+
+    def was_not_followed(self) -> None:
+        """It has come to its route by a way that nobody has seen, so that nobody knows how far its response is."""
+        self.passages = (Passage.unheard(),)
+
     def looks_up(self) -> None:
         """The request turns out to be cacheable."""
         self._asked = True
@@ -138,7 +160,7 @@ class Exchange:
         level = self.app_context.log_once.level((message, route))
         logger.log(level, "%s (%s)", message, route, exc_info=error, extra={"http.route": route})
 
-    def outdate(self, key: bytes, headers: RawHeaders, spares: Callable[[StoredResponse], bool] | None = None) -> None:
+    def outdate(self, key: bytes, headers: Sequence[tuple[bytes, bytes]], spares: _Spares | None = None) -> None:
         """Let go of what is stored, here and where replicas share it: the app has just said otherwise."""
         for variant in self.app_context.engine.outdated(key, headers, self.stamp, spares):
             if self.runtime.l2 is not None:

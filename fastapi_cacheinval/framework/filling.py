@@ -19,7 +19,7 @@ from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Refuse
 from fastapi_cacheinval.framework.keeping import INCOMPLETE, RAISED, Keeping
-from fastapi_cacheinval.framework.messages import MessageOrder, own_copy, past_the_length
+from fastapi_cacheinval.framework.messages import MessageOrder, own_copy, past_the_length, were_cut
 from fastapi_cacheinval.framework.responding import nowhere, send_304, status_fields, stored_fields
 from fastapi_cacheinval.framework.streaming import Pump, UnannouncedEnd
 from fastapi_cacheinval.grammar.fields import RawField, RawHeaders, lower_names
@@ -147,6 +147,8 @@ class Fill:
             return
         self._body += body
         complete = not more or len(self._body) == self._keeping.length
+        if complete and self._exchange.passages and were_cut(self._exchange.passages, self._keeping.length):
+            self._keeping.broken = True
         if len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
             await self._let_through(start, message, "too-large")
         elif self._pump is None and complete and (self._body or self._keeping.length is not None):
@@ -241,10 +243,6 @@ class Fill:
         self._keeping.refuse()
         if self._held is not None:
             self._held.close()
-
-    def route_raised(self) -> None:
-        """The route has raised; what a layer makes of its body is no whole response, unless its length says so."""
-        self._keeping.broken = True
 
     async def _stand_in(self, stale: StoredResponse, status: int, headers: RawHeaders = ()) -> None:
         """Answer with a stale response, and drop what else the app sends."""

@@ -48,10 +48,10 @@ class Keeping:
         self.given_up = False
         # Whether the client has had another answer, so that its leaving says nothing.
         self.goes_on = False
+        # Whether a layer has ended what its route has not.
+        self.broken = False
         # Whether the head has gone to the client, so that its fields cannot say any more why nothing is kept.
         self.head_gone = False
-        # Whether the route has raised: a layer may end its response as if it were whole.
-        self.broken = False
 
     def outcome(self, detail: str | None = None) -> Outcome:
         """How the answer came, for what is not stored."""
@@ -67,8 +67,11 @@ class Keeping:
     def keep(self, start: Message, body: bytes) -> tuple[StoredResponse | None, Outcome]:
         """Store the complete response, if no purge has overtaken it, and let the waiters have it."""
         now = self._engine.now()
+        if self.broken:
+            self.lose()
+            return None, self.outcome(INCOMPLETE.detail)
         made: Made | Refuse = INCOMPLETE
-        if self.length == len(body) or (self.length is None and not self.broken):
+        if self.length is None or self.length == len(body):
             made = self._rules.make(start["status"], start["headers"], body)
         if isinstance(made, Made):
             return made.stored, self.store(made, now)

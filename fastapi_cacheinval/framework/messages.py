@@ -1,14 +1,16 @@
-"""The messages of a response: which may come next, and copies that the app cannot change any more."""
+"""The messages of a response: which may come next, how far it is, and copies that the app cannot change any more."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 from starlette.types import Message, Send
 
-from fastapi_cacheinval.grammar.fields import own_lines
+from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.grammar.fields import lower_names, own_lines
 
-__all__ = ["SENT_PAST", "MessageOrder", "own_copy", "past_the_length"]
+__all__ = ["SENT_PAST", "MessageOrder", "Passage", "own_copy", "past_the_length", "were_cut"]
 
 # Messages, and the extensions of the same names, by which a server sends a file whose bytes never pass `send`.
 SENT_PAST = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
@@ -49,6 +51,54 @@ class MessageOrder:
             return following is _Next.TRAILERS
         # An extension, such as a push or an early hint.
         return following is not _Next.NOTHING
+
+    @property
+    def begun(self) -> bool:
+        """Whether the app has begun a response."""
+        return self._next is not _Next.START
+
+
+class Passage(MessageOrder):
+    """How far a route is with one response, whatever a layer on the way out makes of that."""
+
+    __slots__ = ("length", "returned", "sent")
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The length that the route declares, and the bytes that it has sent.
+        self.length: int | None = None
+        self.sent = 0
+        # Whether the route has returned or raised.
+        self.returned = False
+
+    @classmethod
+    def unheard(cls) -> Passage:
+        """One that begins and of which nothing more is heard."""
+        passage = cls()
+        passage.take({"type": "http.response.start"})
+        return passage
+
+    def take(self, message: Message) -> bool:
+        """Note one message, as it is before any layer has it; whether it comes in its place."""
+        in_place = super().take(message)
+        if in_place and message["type"] == "http.response.start":
+            self.length = content_length(lower_names(message.get("headers", ())))
+        elif in_place:
+            self.sent += len(message.get("body", b""))
+        return in_place
+
+    @property
+    def open(self) -> bool:
+        """Whether the route has begun a response, and has neither ended it nor sent all that it has declared."""
+        return self.begun and not self.body_ended and self.sent != self.length
+
+
+def were_cut(passages: Iterable[Passage], length: int | None) -> bool:
+    """Whether what has just come to its end outside, with this declared length, may be a part of what a route says.
+
+    A layer that ends a body while the route still runs says something of its own where it declares a length.
+    """
+    return any(passage.open and (passage.returned or length is None) for passage in passages)
 
 
 def own_copy(message: Message) -> Message:

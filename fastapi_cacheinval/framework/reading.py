@@ -120,12 +120,10 @@ class Read(Exchange):
         plan = self.app_context.table.plan_for(scope, self.arrived) if fresh else None
         self._entered_plan = plan or self._entered_plan
         if plan is None or not plan.layered:
-            try:
+            if self.stores or (plan is not None and plan.policy is not None):
+                await self.follow(handle, scope, receive, send)
+            else:
                 await handle(scope, receive, send)
-            except BaseException:
-                if self._fill is not None:
-                    self._fill.route_raised()
-                raise
         elif plan.around:
             self._awaited = plan
             await handle(scope, receive, send)
@@ -218,10 +216,12 @@ class Read(Exchange):
                 self._responder = bypassed(self, detail)
                 return
             self.looks_up()
+            if plan.layers and not self.passages and not self._at_route:
+                self.was_not_followed()
             verdict = await look_up(self, request, partition)
             self._responder, self._fill = verdict.responder, verdict.fill
             if verdict.unwind is None:
-                self._hides = verdict.fill is not None
+                self._hides = self.stores = verdict.fill is not None
                 self.is_answered_here()
             elif not self._ahead or type(verdict.responder) is not Stored:
                 raise verdict.unwound(request)

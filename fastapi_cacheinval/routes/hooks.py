@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from starlette.routing import BaseRoute, Route
+
 from fastapi_cacheinval.dependencies import Cached
+from fastapi_cacheinval.routes.app_hook import hook_app
 from fastapi_cacheinval.routes.dependency_tree import identity_of
 from fastapi_cacheinval.routes.endpoint_calls import hook, note_calls, refuses_others
 from fastapi_cacheinval.routes.fastapi_private import Dependant, hook_handler, original_of
@@ -14,21 +17,29 @@ from fastapi_cacheinval.routes.plan import SAFE_METHODS
 from fastapi_cacheinval.routes.route_levels import Known
 from fastapi_cacheinval.routes.validation_errors import as_alone
 
-__all__ = ["hook_known"]
+__all__ = ["hook_known", "hook_other"]
 
 
 def hook_known(known: Known, *, always: bool = False) -> None:
     """Hook a route as far as its plan asks for it; `always` has it note each request that arrives."""
     plan = known.analysis.plan
     unsafe = not (plan.methods <= SAFE_METHODS and refuses_others(original_of(known.route)))
-    if always or plan.layered or unsafe:
+    if always or plan.layers or plan.layered or unsafe:
         hook(original_of(known.route))
+    hook_app(known.route)
     # Where what is stored does not answer, its handler goes on from what its covers gave.
     if plan.around or plan.policy is not None or _has_covers(known.route.dependant):
         hook_handler(known.route, partial(as_alone, known.route))
     if unsafe:
         note_calls(known.route)
     _limit_covers(known.route.dependant)
+
+
+def hook_other(route: BaseRoute, *, always: bool) -> bool:
+    """Hook a route that is none of FastAPI's, as `hook_known` does; False where it is to note requests, and cannot."""
+    if isinstance(route, Route):
+        hook_app(route)
+    return hook(route) if always else True
 
 
 def _has_covers(dependant: Dependant) -> bool:

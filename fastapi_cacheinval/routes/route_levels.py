@@ -12,6 +12,7 @@ from starlette import routing
 from starlette.routing import BaseRoute, Match
 
 from fastapi_cacheinval.routes.analysis import Analysis
+from fastapi_cacheinval.routes.app_hook import beneath_app_hook
 from fastapi_cacheinval.routes.cover_order import order_covers
 from fastapi_cacheinval.routes.endpoint_calls import declared_call, put_over
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
@@ -203,13 +204,19 @@ def root_paths_in(scope: Mapping[str, Any]) -> Iterator[str]:
 def watched_of(route: EffectiveRoute) -> Watched:
     """What of a route itself decides how it answers."""
     watched = Watched()
-    watched.attributes(route, "app", "dependant", "dependency_overrides_provider")
+    watched.attributes(route, "dependant", "dependency_overrides_provider")
     original = original_of(route)
     watched.members(original, "get_route_handler", "matches")
-    # Our hook comes later, and is no change; so is the note of its calls.
+    # Our hooks come later, and are no change; nor is the note of its calls.
     root = route.dependant
-    before, call = put_over(original, "handle"), declared_call(root)
-    watched.asked(lambda: put_over(original, "handle") is not before or declared_call(root) is not call)
+    before, call, app = put_over(original, "handle"), declared_call(root), beneath_app_hook(getattr(route, "app", None))
+    watched.asked(
+        lambda: (
+            put_over(original, "handle") is not before
+            or declared_call(root) is not call
+            or (getattr(route, "app", None) is not app and beneath_app_hook(getattr(route, "app", None)) is not app)
+        )
+    )
     nodes = [root]
     for node in nodes:
         if node is not root:

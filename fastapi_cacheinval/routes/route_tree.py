@@ -268,12 +268,12 @@ class Survey:
 
     def _mounted(self, mount: routing.Mount | routing.Host, place: Place, above: tuple[int, ...]) -> Level:
         inside = middleware_stack_of(mount.app)
-        self.layered = self.layered or not inside.harmless
         if getattr(inside.app, "routes", None) is None:
             self.others.append(mount)
         prefix = mount.path_format.removesuffix("/{path}") if isinstance(mount, routing.Mount) else ""
         stock = routing.Mount if isinstance(mount, routing.Mount) else routing.Host
         custom = own_methods(mount, stock, ("__call__", "handle"))
+        self.layered = self.layered or custom is not None or not inside.harmless
         chosen = own_methods(mount, stock, ("matches",))
         given: frozenset[str] = frozenset(mount.param_convertors if isinstance(mount, routing.Host) else ())
         skipped = place.front_off or custom or chosen

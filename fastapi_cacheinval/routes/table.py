@@ -9,9 +9,9 @@ from typing import Any
 from starlette.routing import BaseRoute, Route
 
 from fastapi_cacheinval.errors import RefusedRoutes
-from fastapi_cacheinval.routes.endpoint_calls import hook, refuses_others
+from fastapi_cacheinval.routes.endpoint_calls import refuses_others
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at
-from fastapi_cacheinval.routes.hooks import hook_known
+from fastapi_cacheinval.routes.hooks import hook_known, hook_other
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.once import looking
@@ -84,8 +84,7 @@ class RouteTable:
         self._whole = survey.whole
         for route in survey.others:
             # Where a layer may change the method, a read has to be told from what it came as.
-            if survey.layered or not _safe(route):
-                self._whole = hook(route) and self._whole
+            self._whole = hook_other(route, always=survey.layered or not _safe(route)) and self._whole
         for known in survey.known:
             hook_known(known, always=survey.layered)
             provider = known.analysis.plan.provider

@@ -62,6 +62,8 @@ class HeaderRead(Read):
     def _found(self) -> tuple[str | None, bool]:
         if self._answered_by[0] is None:
             plan = self.app_context.table.plan_for(self.scope, self.arrived)
+            if plan is not None and plan.layers and not self.passages:
+                self.was_not_followed()
             self._answered_by = (
                 (template_in(self.scope), is_guarded_frontend(self.scope))
                 if plan is None
@@ -102,6 +104,7 @@ class HeaderRead(Read):
         # Made before any thread of the app can: two that made one each would lose the tags of one.
         self.request_tags()
         self._fill = self._responder = fill
+        self.stores = True
         self._normalise(fields)
         await run_app(self, self.scope)
 

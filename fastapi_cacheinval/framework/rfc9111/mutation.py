@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from math import inf
 from urllib.parse import urljoin
 
-from starlette.types import Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.rfc9111.asking import read_request
 from fastapi_cacheinval.core.rfc9111.cache_groups import invalidated_groups, named_tags
@@ -15,6 +16,7 @@ from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
+from fastapi_cacheinval.framework.messages import were_cut
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.rfc9111.making import judged_as, keep
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules, origin_of
@@ -37,7 +39,7 @@ class HeaderMutation(Mutation):
     that answers GET there has a policy of its own.
     """
 
-    by_headers = True
+    by_headers = stores = True
     _groups: tuple[str, ...] = ()
     _start: Message | None = None
     _as_of: int | None = None
@@ -105,7 +107,8 @@ class HeaderMutation(Mutation):
         elif message["type"] == "http.response.body" and self._start is not None:
             self._content += message.get("body", b"")
             self._complete = not message.get("more_body", False)
-            if len(self._content) > self.app_context.engine.settings.max_body_bytes:
+            cut = self._complete and were_cut(self.passages, content_length(self._start["headers"]))
+            if cut or len(self._content) > self.app_context.engine.settings.max_body_bytes:
                 self._start = None
 
     def _is_for_get(self, start: Message) -> bool:
@@ -121,6 +124,10 @@ class HeaderMutation(Mutation):
             return urljoin(target, named.decode("latin-1")) == target
         except ValueError:
             return False
+
+    async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """The request has come to a route."""
+        await self.follow(partial(super().enter, handle), scope, receive, send)
 
     async def ended(self) -> None:
         """The app has returned: what it has said may be stored for GET."""
