@@ -6,12 +6,31 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, ForeignKey, String, Table, create_engine, delete, event, insert, select, update
+from sqlalchemy import (
+    Column,
+    Date,
+    Engine,
+    ForeignKey,
+    String,
+    Table,
+    case,
+    cast,
+    create_engine,
+    delete,
+    event,
+    extract,
+    func,
+    insert,
+    select,
+    text,
+    type_coerce,
+    update,
+)
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, column_property, mapped_column, relationship, sessionmaker
 
 from fastapi_cacheinval import HTTPCache
-from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
+from fastapi_cacheinval.contrib.sqlalchemy import UnknownRows, collect_changes
 from fastapi_cacheinval.testing import capture_invalidations
 from tests.contrib.sqlalchemy.watched import watched
 from tests.system.mariadb import mariadb
@@ -47,6 +66,7 @@ class Seat(Own):
     row: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(20), default="old")
+    both = column_property(row + number)
 
 
 class Picture(Own):
@@ -324,3 +344,40 @@ def test_a_commit_whose_linked_rows_cannot_be_read_purges_everything(engine: Eng
         event.remove(engine, "before_cursor_execute", refused)
         collector.stop()
     assert [one.everything for one in captured] == [True]
+
+
+# -- conditions ---------------------------------------------------------------------------------
+
+
+CERTAIN: dict[str, Callable[[], Any]] = {
+    "a part of a time": lambda: extract("day", cast(func.concat("2026-01-0", Seat.number), Date)) > 1,
+    "as another type": lambda: type_coerce(Seat.number, String) != "1",
+    "a property over columns": lambda: Seat.both > 2,
+    "by cases": lambda: case((Seat.number == 1, "first"), else_="other") == "other",
+    "functions": lambda: func.year(func.concat("202", Seat.number, "-01-01")) > 2021,
+}
+SEATS: dict[Any, Any] = {Seat: ["seat:{number}", "named:{name}"]}
+
+
+@pytest.mark.parametrize("name", CERTAIN)
+def test_a_condition_about_the_row_alone_is_taken(engine: Engine, name: str) -> None:
+    """MariaDB returns nothing of an UPDATE: the rows are looked up, and are the same."""
+    fill(engine)
+    with watched(engine, SEATS) as (session, receipts):
+        statement = update(Seat).where(CERTAIN[name]()).values(name="new")
+        session.execute(statement, execution_options={"synchronize_session": False})
+        session.commit()
+    assert [set(receipt.tags) for receipt in receipts] == [{"seat:2", "seat:3", "named:old", "named:new"}]
+
+
+@pytest.mark.parametrize(
+    ("condition", "cure"), [(func.now() > "2020", "datetime.now"), (text("number > 1"), "columns")]
+)
+def test_a_condition_with_the_time_or_as_text_is_refused(engine: Engine, condition: Any, cure: str) -> None:
+    """The message says what to write."""
+    fill(engine)
+    with (
+        watched(engine, SEATS) as (session, _),
+        pytest.raises(UnknownRows, match=cure),
+    ):
+        session.execute(update(Seat).where(condition).values(name="new"))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from sqlalchemy import Connection, Delete, Insert, Result, Table, Update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.changing import Changes
+from fastapi_cacheinval.contrib.sqlalchemy.conditions import called_once
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.given import removes
 from fastapi_cacheinval.contrib.sqlalchemy.inserting import Inserts
@@ -18,7 +19,6 @@ from fastapi_cacheinval.contrib.sqlalchemy.linking import Links
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, is_bulk, is_several, where_of
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import invoke_before, listeners_behind
 from fastapi_cacheinval.contrib.sqlalchemy.statements import (
-    called_once,
     entity_of,
     extra_tables,
     target_of,
@@ -65,8 +65,16 @@ class Bulk:
             return None
         if not all(map(_of_collector, listeners_behind(state))):
             return self._behind_others(state, found)
+        given: Any = state.parameters
+        if not _can_be_read(given):
+            if not self._list_rows(state):
+                return None
+            found = self._writes(state)
         try:
             result = self._run(state, found)
+            if result is None and state.parameters is not given:
+                # SQLAlchemy 2.0 would go on with what has been gone through.
+                result = state.invoke_statement()
         except UnknownRows:
             raise
         except BaseException:
@@ -94,7 +102,7 @@ class Bulk:
         """Every write in a statement; a query of a form that has been looked through before is not again."""
         statement: Any = state.statement
         if isinstance(statement, Insert | Update | Delete):
-            return writes(statement, state.parameters)
+            return writes(statement, state.parameters if _can_be_read(state.parameters) else None)
         # SQLAlchemy makes it for its own cache of compiled statements: where it is the same, so is the form.
         form: Any = statement._generate_cache_key()  # noqa: SLF001
         key = None if form is None else form.key
@@ -106,6 +114,21 @@ class Bulk:
                 self._harmless.clear()
             self._harmless.add(key)
         return found
+
+    def _list_rows(self, state: ORMExecuteState) -> bool:
+        """Have rows that are gone through once stand in a list; False where there are none, and nothing is written.
+
+        SQLAlchemy takes these for a class alone: when it has flushed it makes a dictionary of each, at once.
+        """
+        statement: Any = state.statement
+        if not (isinstance(statement, Insert | Update) and is_bulk(state, statement)):
+            raise ArgumentError("mapping or list expected for parameters")
+        self._watch.flush(state)
+        rows = [dict(each) for each in cast("Any", state.parameters)]
+        if rows:
+            # None in the place of none would be a row of defaults.
+            state.parameters = rows
+        return bool(rows)
 
     def _run(self, state: ORMExecuteState, found: list[Any]) -> Result[Any] | None:
         top = top_of(state.statement)
@@ -165,6 +188,13 @@ class Bulk:
             # The error of the statement is the one to be heard of.
             connection = self._connection(state)
         self._watch.settle(session, connection)
+
+
+def _can_be_read(parameters: Any) -> bool:
+    """Whether parameters are one or more sets of them, as SQLAlchemy describes these."""
+    if not parameters or isinstance(parameters, Mapping):
+        return True
+    return isinstance(parameters, list | tuple) and isinstance(parameters[0], Mapping)
 
 
 def _of_collector(listener: Any) -> bool:

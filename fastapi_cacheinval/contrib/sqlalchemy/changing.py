@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Delete, Result, select
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
+from fastapi_cacheinval.contrib.sqlalchemy.conditions import criteria_of, doubt_of, is_wild
 from fastapi_cacheinval.contrib.sqlalchemy.given import (
     key_of_row,
     keys_asked,
@@ -31,7 +32,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
     tells,
 )
 from fastapi_cacheinval.contrib.sqlalchemy.schema import decides_class, spellings, whole_of
-from fastapi_cacheinval.contrib.sqlalchemy.statements import criteria_of, is_own, is_wild, target_of
+from fastapi_cacheinval.contrib.sqlalchemy.statements import target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
 __all__ = ["Changes"]
@@ -151,9 +152,11 @@ class Changes:
         asked, kinds = (None if job.told else keys_asked(job.dml, state.parameters, mapper)) or (None, None)
         if is_wild(job.dml) and asked is None:
             what = "a condition that picks rows by chance, or calls a function that may do so"
+            what = f"{what} (read the keys first, and name them)"
             return self._unknown(state, job.whole, deletes=job.deletes, what=what)
-        if not job.told and asked is None and not self._is_certain(job):
-            what = "a condition that other writers may change, where the database does not return what was changed"
+        doubt = None if job.told or asked is not None else self._doubt_of(job)
+        if doubt is not None:
+            what = f"{doubt}, where the database does not return what was changed"
             return self._unknown(state, job.whole, deletes=job.deletes, what=what)
         take_turn(job.connection, target_of(job.dml), options_of(state), begin=not job.told)
         again: Places = set()
@@ -183,11 +186,15 @@ class Changes:
         self._read_again(job, ran, changed, written=True)
         return ran.result
 
-    def _is_certain(self, job: _Job) -> bool:
-        """Whether the rows that are looked up are those that are changed if only their number is the same."""
+    @staticmethod
+    def _doubt_of(job: _Job) -> str | None:
+        """Why the rows that are looked up may be others than those that are changed though their number is the same."""
         dialect, several = job.connection.dialect, is_several(job.state)
+        doubt = doubt_of(job.dml, frozenset(job.names) if several else frozenset())
+        if doubt is not None:
+            return doubt
         counts = dialect.supports_sane_multi_rowcount if several else dialect.supports_sane_rowcount
-        return counts and is_own(job.dml, frozenset(job.names) if several else frozenset())
+        return None if counts else "a statement whose rows the driver does not count"
 
     @staticmethod
     def _agrees(job: _Job, ran: Ran, found: list[Identity]) -> bool:

@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["STEADY", "is_safe", "is_safe_text"]
+__all__ = ["STEADY", "TIMES", "is_name", "is_safe", "is_safe_text"]
 
 # What comes out the same for the same row, on every database.
 STEADY = frozenset(
-    "lower upper coalesce abs length char_length trim ltrim rtrim substr replace nullif".split()  # noqa: SIM905
+    """
+    abs ascii bit_length ceil ceiling char_length coalesce concat concat_ws datediff day dayofmonth dayofweek dayofyear
+    floor greatest hour ifnull instr json_contains json_extract json_unquote json_value least left length locate lower
+    lpad ltrim md5 minute mod month nullif octet_length pow power quarter repeat replace reverse right round rpad rtrim
+    second sign sqrt substr substring substring_index trim truncate upper year
+    """.split()  # noqa: SIM905
+)
+# What tells the time, and comes out otherwise a moment later.
+TIMES = frozenset(
+    """
+    curdate current_date current_time current_timestamp curtime getdate getutcdate localtime localtimestamp now
+    statement_timestamp sysdate transaction_timestamp unix_timestamp utc_date utc_time utc_timestamp
+    """.split()  # noqa: SIM905
 )
 _TEXT = """
     aggregate_strings ascii bit_length btrim chr concat concat_ws decode digest encode format glob group_concat hex
@@ -57,6 +69,7 @@ _WORDS = frozenset(
     """.split()  # noqa: SIM905
 )
 _CALLED = re.compile(r'([\w$."`\]]+)\s*\(')
+_NAME = re.compile(r"""[\w.`"]+|'[^'\\]*'""")
 _DOUBTFUL = re.compile(r"--|/\*|\bnext\s+value\b|\btablesample\b")
 
 
@@ -71,3 +84,8 @@ def is_safe_text(text: str) -> bool:
     """The same for what is written as text: every function that it calls."""
     plain = text.lower()
     return not _DOUBTFUL.search(plain) and all(is_safe(name) or name in _WORDS for name in _CALLED.findall(plain))
+
+
+def is_name(text: str) -> bool:
+    """Whether what is written as text is the name of a column, a number or a short text, and no function."""
+    return _NAME.fullmatch(text) is not None and text.lower() not in TIMES

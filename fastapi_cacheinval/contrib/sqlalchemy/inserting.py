@@ -16,9 +16,9 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
     connection_for,
     is_bulk,
     is_several,
+    may_show,
     options_of,
     run_inserting,
-    shows,
     where_of,
 )
 from fastapi_cacheinval.contrib.sqlalchemy.schema import decides_class, whole_of
@@ -106,7 +106,7 @@ class Inserts:
     def _by_database(self, job: _Job) -> Result[Any]:
         state, dml, mapper, bulk = job.state, job.dml, job.mapper, job.bulk
         table: Any = target_of(dml)
-        if bulk and len(mapper.tables) > 1 and not job.returns:
+        if bulk and len(mapper.tables) > 1:
             result, rows = insert_for_keys(state)
             found = [each for each in (key_of_row(row, mapper) for row in rows) if each is not None]
             self._read(job, found if len(found) == len(rows) else None, where_of(result))
@@ -115,8 +115,8 @@ class Inserts:
         columns = list(mapper.primary_key) if bulk else key_columns(mapper, table)
         if columns is None:
             return self._unknown(job, "an INSERT into a table without the primary key")
-        if job.returns and not shows(dml, columns):
-            return self._unknown(job, "an INSERT that returns no primary keys")
+        if job.returns and not may_show(dml, columns):
+            return self._unknown(job, "an INSERT that returns no primary keys, but text or two columns of one name")
         if job.one_row and not replaces(dml):
             result = state.invoke_statement()
             self._read(job, _given_by_database(result, columns), where_of(result))

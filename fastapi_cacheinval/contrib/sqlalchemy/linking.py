@@ -10,13 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, Delete, Insert, Result, Table, Update, select
 from sqlalchemy.orm import ORMExecuteState
 
+from fastapi_cacheinval.contrib.sqlalchemy.conditions import doubt_of, is_wild
 from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, on_conflict, removes, rows_given
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, row_key
 from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, is_replaced, options_of, run, tells
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Link
-from fastapi_cacheinval.contrib.sqlalchemy.statements import is_own, is_wild, target_of
+from fastapi_cacheinval.contrib.sqlalchemy.statements import target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
 __all__ = ["Links"]
@@ -74,8 +75,9 @@ class Links:
         own = row_key(table)
         columns = [*own, *(table.c[name] for link in named for name in link.named or ())]
         told = None not in [link.named for link in named] and tells(state, dml, connection, columns)
-        if not told and not is_own(dml):
-            return self._unknown(state, table, "a DELETE by a condition that other writers may change", ends=True)
+        doubt = None if told else doubt_of(dml)
+        if doubt is not None:
+            return self._unknown(state, table, doubt, ends=True)
         places: Places = set()
         with self._watch.looks.reading(session, connection, options, gone=True) as reader:
             ending = select(*own).where(*dml._where_criteria)  # noqa: SLF001

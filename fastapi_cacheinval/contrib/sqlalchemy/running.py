@@ -31,10 +31,10 @@ __all__ = [
     "is_bulk",
     "is_replaced",
     "is_several",
+    "may_show",
     "options_of",
     "run",
     "run_inserting",
-    "shows",
     "tells",
     "where_of",
 ]
@@ -108,6 +108,11 @@ def shows(dml: Any, columns: Sequence[Any]) -> bool:
     return returned.issuperset(columns)
 
 
+def may_show(dml: Any, columns: Sequence[Any]) -> bool:
+    """Whether the app's own `RETURNING` holds these columns, or takes them in addition."""
+    return shows(dml, columns) or not _takes_no_more(dml)
+
+
 def _takes_no_more(dml: Any) -> bool:
     """Whether more columns would change what the app sees of its own `RETURNING`: of text (`*`), of a name twice.
 
@@ -175,8 +180,7 @@ def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bo
         asked = dml.returning(*(column.label(name) for name, column in named.items()))
         # By these names: a statement that SQLAlchemy has compiled before knows its own labels alone.
         result, rows = _looked_at(state, asked, list(named))
-        # The app sees the columns that it has asked for, and nothing of those behind them.
-        return Ran(result.columns(*range(len(result.keys()) - len(columns))), rows, where_of(result))
+        return Ran(_cut(result, len(result.keys()) - len(columns)), rows, where_of(result))
     if dml._returning:  # noqa: SLF001
         result, rows = _looked_at(state, None, columns)
         return Ran(result, rows, where_of(result))
@@ -192,6 +196,21 @@ def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bo
             rows = [tuple(read(row)) for row in cursor.context.returned_default_rows or ()]
             hide_rows(cursor)
     return Ran(result, rows, where_of(result))
+
+
+def _cut(result: Any, size: int) -> Result[Any]:
+    """A result with its first columns alone, which are called and found as they are in the whole one.
+
+    SQLAlchemy's own `columns()` knows them as the statement has them that it compiled first, of all of one form.
+    """
+    whole = result._metadata  # noqa: SLF001
+    result = result.columns(*range(size))
+    if isinstance(result, CursorResult):
+        own: Any = cast("Any", result)._metadata  # noqa: SLF001
+        own._keys = whole._keys[:size]  # noqa: SLF001
+        own._keymap = {by: place for by, place in whole._keymap.items() if place[0] in range(size)}  # noqa: SLF001
+        own._key_to_index = own._make_key_to_index(own._keymap, 0)  # noqa: SLF001
+    return cast("Result[Any]", result)
 
 
 def run_inserting(state: ORMExecuteState, dml: Any, columns: Sequence[Any], keys: Sequence[Any]) -> Ran:

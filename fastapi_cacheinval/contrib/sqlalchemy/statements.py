@@ -1,4 +1,4 @@
-"""What stands in a statement: every write in it, and whether its condition may be asked a second time."""
+"""What stands in a statement, and every write in it."""
 
 from __future__ import annotations
 
@@ -7,41 +7,21 @@ from itertools import chain
 from typing import Any, cast
 
 from sqlalchemy import (
-    BinaryExpression,
-    BindParameter,
-    BooleanClauseList,
-    Cast,
     ClauseElement,
-    ClauseList,
-    ColumnClause,
     ColumnElement,
     Delete,
-    False_,
     FromClause,
     Insert,
-    Null,
     Table,
-    TextClause,
-    True_,
-    UnaryExpression,
     Update,
     Values,
 )
-from sqlalchemy.orm import FromStatement, LoaderCriteriaOption, Mapper
-from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
-from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.visitors import cloned_traverse
-
-from fastapi_cacheinval.contrib.sqlalchemy.functions import STEADY, is_safe, is_safe_text
+from sqlalchemy.orm import FromStatement, Mapper
 
 __all__ = [
-    "called_once",
-    "criteria_of",
     "elements",
     "entity_of",
     "extra_tables",
-    "is_own",
-    "is_wild",
     "parameter_sets",
     "reads_itself",
     "reads_other_tables",
@@ -49,23 +29,6 @@ __all__ = [
     "top_of",
     "writes",
 ]
-
-# A clause of these packages says by its kind what it does; one of the app's own may be compiled into anything.
-_KNOWN = frozenset({"sqlalchemy", "sqlmodel"})
-_PLAIN = (
-    BindParameter,
-    BinaryExpression,
-    UnaryExpression,
-    BooleanClauseList,
-    ExpressionClauseList,
-    ClauseList,
-    Grouping,
-    Null,
-    True_,
-    False_,
-    Cast,
-    TypeClause,
-)
 
 
 def elements(*roots: Any) -> Iterator[Any]:
@@ -200,88 +163,3 @@ def reads_itself(dml: Any) -> bool:
             seen.add(id(one))
             ahead.extend(one.get_children())
     return False
-
-
-def criteria_of(dml: Any) -> list[Any]:
-    """The options of a write that say which rows it means; the others say how what it returns is loaded."""
-    options: Any = dml._with_options  # noqa: SLF001
-    return [option for option in options if option._is_criteria_option]  # noqa: SLF001
-
-
-def _conditions(dml: Any) -> Iterator[Any]:
-    """The conditions that choose the rows of a write: its own, and those of its options as SQLAlchemy applies them."""
-    yield from dml._where_criteria  # noqa: SLF001
-    mapper: Any = entity_of(dml)
-    for option in criteria_of(dml):
-        criteria: Any = option if isinstance(option, LoaderCriteriaOption) else None
-        if mapper is None or criteria is None or mapper not in criteria._all_mappers():  # noqa: SLF001
-            continue
-        if criteria.include_aliases or criteria.entity is mapper:
-            yield criteria._resolve_where_criteria(mapper)  # noqa: SLF001
-
-
-def is_wild(dml: Any) -> bool:
-    """Whether its condition may come out otherwise when it is asked again, or do something besides."""
-    return any(not _may_be_repeated(one) for one in elements(*_conditions(dml)))
-
-
-def _may_be_repeated(one: Any) -> bool:
-    is_function = isinstance(one, FunctionElement)
-    if is_function:
-        function = cast("Any", one)
-        return is_safe(str(getattr(function, "name", "")), tuple(getattr(function, "packagenames", ())))
-    if isinstance(one, BindParameter):
-        return one.callable is None
-    if isinstance(one, TextClause):
-        return is_safe_text(one.text)
-    if getattr(one, "is_literal", False):
-        return is_safe_text(str(one.name))
-    known = type(one).__module__.partition(".")[0] in _KNOWN
-    return known and one.__visit_name__ not in ("tablesample", "sequence")
-
-
-def called_once(dml: Any, parameters: Any) -> Any:
-    """An UPDATE or a DELETE with the values of the `bindparam(callable_=...)` in its condition, each called once.
-
-    It is the statement itself where there are none, or where they stand in a query.
-    """
-    every = list(elements(*dml._where_criteria))  # noqa: SLF001
-    if not any(isinstance(one, BindParameter) and one.callable is not None for one in every):
-        return dml
-    if any(isinstance(one, FromClause) and not isinstance(one, Table) for one in every):
-        return dml
-    given = {name for each in parameter_sets(parameters) for name in each}
-    values: dict[str, Any] = {}
-
-    def call(bind: Any) -> None:
-        if bind.callable is not None:
-            if bind.key not in values:
-                values[bind.key] = None if bind.key in given else bind.callable()
-            bind.value, bind.callable = values[bind.key], None
-
-    made: Any = dml._generate()  # noqa: SLF001
-    made._where_criteria = tuple(  # noqa: SLF001
-        cloned_traverse(each, {"maintain_key": True}, {"bindparam": call})
-        for each in dml._where_criteria  # noqa: SLF001
-    )
-    return made
-
-
-def is_own(dml: Any, names: frozenset[str] = frozenset()) -> bool:
-    """Whether its condition is about the row at hand alone, and about none of these columns: a locked row keeps it."""
-    target = target_of(dml)
-    if not all(isinstance(option, LoaderCriteriaOption) for option in criteria_of(dml)):
-        return False
-    for one in elements(*_conditions(dml)):
-        if isinstance(one, FunctionElement):
-            if str(getattr(cast("Any", one), "name", "")).lower() not in STEADY:
-                return False
-        elif isinstance(one, ColumnClause):
-            if cast("Any", one).key in names:
-                return False
-        elif isinstance(one, FromClause):
-            if cast("Any", one)._deannotate() is not target:  # noqa: SLF001
-                return False
-        elif not isinstance(one, _PLAIN):
-            return False
-    return True

@@ -169,12 +169,6 @@ def test_an_insert_that_may_replace_needs_no_old_values_or_a_wide_tag(
     assert tags == {"all-products"}
 
 
-def test_a_returning_without_the_key_is_refused(store: Store) -> None:
-    """Its rows go to the caller and say nothing of themselves."""
-    with store.sessions() as session, pytest.raises(UnknownRows, match="returns no primary keys"):
-        session.execute(insert(Label).values(text="x").returning(Label.text))
-
-
 def test_a_wide_tag_stands_for_any_row(make_store: Callable[..., Store]) -> None:
     """Statements purge it and read no rows for it; what goes through the session keeps its own tags."""
     store = make_store(wide=WIDE)
