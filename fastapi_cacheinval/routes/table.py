@@ -51,8 +51,9 @@ class RouteTable:
         self._changed = changed
         self._overridden = OverriddenPlans()
         self._strays = Strays()
-        # The routes that requests have come to by ways that are not in the tree.
+        # The routes that requests have come to by ways that are not in the tree, and whether one of them was cached.
         self._unseen: set[int] = set()
+        self._untold = False
         # Each that holds `dependency_overrides`, once; it only grows, because others may be reading it.
         self.providers: list[Any] = []
         # What the path of a cached route begins with; None where paths do not tell.
@@ -182,7 +183,9 @@ class RouteTable:
                 "closure. There it is cached behind whatever stands on that way, in this process alone.",
                 route.path_format,
             )
-        return self._current(known)
+        plan = self._current(known)
+        self._untold = self._untold or (plan.ordinal < 0 and plan.policy is not None)
+        return plan
 
     def by_plain_files(self, app: object, arrived: Mapping[str, Any]) -> bool:
         """Whether an app is the files that answer a request as it arrived, with nothing on the way that checks it."""
@@ -191,7 +194,7 @@ class RouteTable:
         return isinstance(found, Files) and found.are(app)
 
     def sees_all(self) -> bool:
-        """Whether each route that can be given an unsafe request is one that notes its arrival, from now on."""
+        """Whether each route that can be given an unsafe request notes its arrival from now on."""
         self._refresh()
         return self._whole
 
@@ -208,32 +211,35 @@ class RouteTable:
         known = self.known(method, path, scope)
         return None if known is None else self._current(known)
 
-    def cached_of(self, paths: Iterable[str], scope: Mapping[str, Any]) -> list[str]:
-        """Those of some paths that a cached GET would answer, as `match` finds it."""
+    def cached_of(
+        self, paths: Iterable[str], arrived: Mapping[str, Any], at: Mapping[str, Any] | None, plan: RoutePlan | None
+    ) -> list[str]:
+        """Those of some paths that a cached GET may answer: see `Survey.may_answer`; `plan` is that of the route."""
         self._refresh()
-        asked, found = dict(scope), list[str]()
-        for path in paths:
-            known = self._survey.find("GET", path, asked)
-            if known is not None and self._current(known).policy is not None:
-                found.append(path)
-        return found
+        if self._untold or (plan is not None and plan.ordinal < 0):
+            # Who comes by a way that is not in the tree is told nothing by that.
+            return [*paths]
+        return [path for path in paths if self._survey.may_answer(path, arrived, at, self._is_cached)]
+
+    def _is_cached(self, known: Known) -> bool:
+        return self._current(known).policy is not None
 
     def known(self, method: str, path: str, scope: Mapping[str, Any]) -> Known | None:
         """The route as `match` finds it, without the overrides of now."""
         self._refresh()
-        return self._survey.find(method, path, dict(scope))
+        return self._survey.find(method, path, scope)
 
     def answers(self, method: str, path: str, scope: Mapping[str, Any]) -> bool:
         """Whether any route, FastAPI's or not, would answer this method and decoded path; `scope` as for `match`."""
         self._refresh()
-        return self._survey.answered(method, path, dict(scope))
+        return self._survey.answered(method, path, scope)
 
     def head_of_get(self, path: str, scope: Mapping[str, Any]) -> bool:
         """Whether HEAD of this path is a cached GET without its content: no route has a HEAD of its own there."""
         if self.answers("HEAD", path, scope):
             return False
-        plan = self.match("GET", path, scope)
-        return plan is not None and plan.policy is not None
+        known = self.known("GET", path, scope)
+        return known is not None and self._is_cached(known)
 
     def _current(self, known: Known) -> RoutePlan:
         """The plan, or that of the overridden tree while dependencies are overridden."""
