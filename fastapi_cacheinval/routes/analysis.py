@@ -50,6 +50,7 @@ def analyse(
     off = front_off(route, root, place, verdict, policy, elsewhere, overridden=bool(overrides))
     covers = cover_names(root, cached)
     headers = _headers(root, place, frozenset(() if policy is None else policy.vary))
+    outside = verdict.sharing is Sharing.DECLARED
     plan = RoutePlan(
         path=place.prefix + route.path_format,
         methods=methods,
@@ -63,7 +64,7 @@ def analyse(
         endpoint=qualified_name(root.call),
         identity=_identity(route, place, root, verdict),
         ordinal=place.ordinal,
-        terms=b"" if policy is None else policy_terms(policy, headers, outside=verdict.sharing is Sharing.DECLARED),
+        terms=b"" if policy is None else policy_terms(policy, headers, bindings, outside=outside),
         covered_by=covers.names,
         private=declared is not None and bool(declared.policy.partition or declared.policy.guards),
         switched_off=cached is None and declared is not None and "GET" in methods,

@@ -16,7 +16,16 @@ from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import Field, solve_fields
 from fastapi_cacheinval.routes.parameters import model_of, request_names
 
-__all__ = ["Binding", "InvalidParameter", "StructuredParameter", "UnknownParameter", "bind", "rendered", "rendered_all"]
+__all__ = [
+    "Binding",
+    "InvalidParameter",
+    "StructuredParameter",
+    "UnknownParameter",
+    "bind",
+    "field_of",
+    "rendered",
+    "rendered_all",
+]
 
 
 class InvalidParameter(CacheinvalError):
@@ -71,6 +80,14 @@ class _Declared:
         value = values[self.field]
         # An optional model that the request leaves out is None, and so are its fields.
         return value if self.member is None or value is None else getattr(value, self.member)
+
+
+def field_of(binding: Binding) -> tuple[Field, tuple[str, ...]] | None:
+    """The declared parameter that a name is bound to, and its place in the request; None where it is none."""
+    if not isinstance(binding, _Declared):
+        return None
+    [field] = (field for field in binding.fields if field.name == binding.field)
+    return field, ("path" if binding.in_path else "query", binding.member or "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What FastAPI does not document; tests pin each name on every version.
 
 Beside it, `fastapi_solver` touches the solver, `frontends` what a frontend writes into the scope, `shortcuts` the scope
-keys of FastAPI's own layers, and `layer_kinds` the classes of these layers.
+keys of FastAPI's own layers, `layer_kinds` the classes of these layers, and `conversions` a parameter's schema.
 Everything else in the package sees a route through `EffectiveRoute` and a dependency through `Dependant`.
 """
 

@@ -5,7 +5,7 @@ Two routes made by one factory have the same names. The plain values that their 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from types import CodeType
 from typing import Any, NamedTuple
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from fastapi_cacheinval.core.keys import as_bytes, encode
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.dependencies import GUARD, PARTITION, Cached
+from fastapi_cacheinval.routes.bindings import Binding
+from fastapi_cacheinval.routes.conversions import conversions
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.held_values import COVER, KEY, portrait_of
 from fastapi_cacheinval.routes.parameters import model_of, request_names
@@ -110,13 +112,16 @@ def _reads(node: Node) -> Iterator[bytes]:
     yield encode(as_bytes(child.declares.name or "") for child in node.children)
 
 
-def policy_terms(policy: CachePolicy, headers: Iterable[bytes], *, outside: bool) -> bytes:
+def policy_terms(
+    policy: CachePolicy, headers: Iterable[bytes], bindings: Mapping[str, Binding], *, outside: bool
+) -> bytes:
     """What a policy says of what is stored under it.
 
-    `headers` are the fields that select a variant, and `outside` is whether layers around the route have a part in what
-    is stored. A release that says something else shares nothing with this one: what was stored lacks a tag that is
-    purged now, was made for another value of a field that selects now, or lives longer than it may now. The covers have
-    names of their own, and `jitter`, `early_refresh` and the timeouts promise nothing of what is stored.
+    `headers` are the fields that select a variant, `bindings` give the values in its tags, and `outside` is whether
+    layers around the route have a part in what is stored. A release that says something else shares nothing with this
+    one: what was stored lacks a tag that is purged now, was made for another value of a field that selects now, or
+    lives longer than it may now. The covers have names of their own, and `jitter`, `early_refresh` and the timeouts
+    promise nothing of what is stored.
     """
     predicate, downstream = policy.should_store, policy.downstream_seconds
     times = (policy.stale_seconds, policy.error_seconds, *(() if downstream is None else (downstream,)))
@@ -129,7 +134,9 @@ def policy_terms(policy: CachePolicy, headers: Iterable[bytes], *, outside: bool
         sorted({template.text for template in policy.templates}),
     )
     named = () if predicate is None else portrait_of(predicate, KEY).parts
-    return sha256(encode((*(encode(map(as_bytes, each)) for each in parts), encode(headers), encode(named)))).digest()
+    converted = conversions((name for template in policy.templates for name in template.names), bindings)
+    others = (encode(headers), encode(named), encode(converted))
+    return sha256(encode((*(encode(map(as_bytes, each)) for each in parts), *others))).digest()
 
 
 def route_identity(
