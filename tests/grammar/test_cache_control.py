@@ -79,7 +79,7 @@ NAMES = (
         (b'private = "a"', CacheControl(private=True)),
         (b"private='set-cookie'", CacheControl(private=True)),
         (b"private='*'", CacheControl(private=True)),
-        (b'private="\'x-user\', x-team"', CacheControl(private=True)),
+        (b"private=\"'x-user', x-team\"", CacheControl(private=True)),
         (b'private="x-user, *"', CacheControl(private=True)),
         (b'private="true, x-user"', CacheControl(private=True)),
         (b"private=`x-user`", CacheControl(private=True)),
