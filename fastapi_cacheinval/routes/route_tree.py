@@ -46,7 +46,7 @@ from fastapi_cacheinval.routes.route_levels import (
 )
 from fastapi_cacheinval.routes.websockets import without_cached
 
-__all__ = ["Files", "Known", "Survey"]
+__all__ = ["Answering", "Files", "Known", "Survey"]
 
 # How many paths, and of what length, are remembered with what answers them: most requests are for few of them.
 _PATHS_KEPT = 1024

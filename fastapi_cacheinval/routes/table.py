@@ -18,7 +18,7 @@ from fastapi_cacheinval.routes.once import looking
 from fastapi_cacheinval.routes.other_plans import OverriddenPlans, Strays, starts_of
 from fastapi_cacheinval.routes.place import Place, Rounds
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
-from fastapi_cacheinval.routes.route_tree import Files, Known, Survey
+from fastapi_cacheinval.routes.route_tree import Answering, Files, Known, Survey
 from fastapi_cacheinval.routes.summary import summary, unmatched_tags
 
 __all__ = ["RouteTable"]
@@ -182,13 +182,17 @@ class RouteTable:
                 "closure. There it is cached behind whatever stands on that way, in this process alone.",
                 route.path_format,
             )
-        return self._current(known)
+        return self.current(known)
 
     def by_plain_files(self, app: object, arrived: Mapping[str, Any]) -> bool:
         """Whether an app is the files that answer a request as it arrived, with nothing on the way that checks it."""
-        self._refresh()
-        found = self._survey.led(arrived)
+        found = self.led(arrived)
         return isinstance(found, Files) and found.are(app)
+
+    def led(self, arrived: Mapping[str, Any]) -> Answering | None:
+        """What answers a request as it arrived, if only with 405; None where no route is known to."""
+        self._refresh()
+        return self._survey.led(arrived)
 
     def sees_all(self) -> bool:
         """Whether each route that can be given an unsafe request is one that notes its arrival, from now on."""
@@ -206,7 +210,7 @@ class RouteTable:
         where no route, or none of FastAPI's, would answer with the method.
         """
         known = self.known(method, path, scope)
-        return None if known is None else self._current(known)
+        return None if known is None else self.current(known)
 
     def cached_of(self, paths: Iterable[str], scope: Mapping[str, Any]) -> list[str]:
         """Those of some paths that a cached GET would answer, as `match` finds it."""
@@ -214,7 +218,7 @@ class RouteTable:
         asked, found = dict(scope), list[str]()
         for path in paths:
             known = self._survey.find("GET", path, asked)
-            if known is not None and self._current(known).policy is not None:
+            if known is not None and self.current(known).policy is not None:
                 found.append(path)
         return found
 
@@ -235,7 +239,7 @@ class RouteTable:
         plan = self.match("GET", path, scope)
         return plan is not None and plan.policy is not None
 
-    def _current(self, known: Known) -> RoutePlan:
+    def current(self, known: Known) -> RoutePlan:
         """The plan, or that of the overridden tree while dependencies are overridden."""
         provider: Any = known.analysis.plan.provider
         overrides = getattr(provider, "dependency_overrides", None)
