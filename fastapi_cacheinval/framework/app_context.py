@@ -53,6 +53,10 @@ class Mode(Protocol):
         """The keys under which an answer by headers may be stored; none by policy."""
         ...
 
+    def usable(self, asks: Any, stored: StoredResponse | None) -> StoredResponse | None:
+        """What is stored, where it may still be used in place of what answers now."""
+        ...
+
 
 def _no_shadow(scope: Scope, headers: list[tuple[bytes, bytes]], stored: StoredResponse) -> None:
     """Nobody compares."""

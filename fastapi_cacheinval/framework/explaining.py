@@ -191,9 +191,10 @@ class Explaining:
     ) -> Explanation:
         engine = self._engine
         stored, forwarded, varied = self._in_l1(keys, headers)
-        found = [] if stored is None else [self._judged(stored, "l1")]
         elsewhere, away = await self._in_l2(keys[-1], headers)
-        found += [] if elsewhere is None else [self._judged(elsewhere, "l2")]
+        tiers: tuple[tuple[StoredResponse | None, Tier], ...] = ((stored, "l1"), (elsewhere, "l2"))
+        usable = self._app_context.mode.usable
+        found = [self._judged(kept, tier) for each, tier in tiers if (kept := usable(self._asks, each)) is not None]
         now, wall = engine.now(), engine.clock.wall()
         copies = tuple(copy_of(each.stored, each.tier, each.stale_from, now, wall) for each in found)
         told = replace(told, key=digest_of(forwarded), stored=copies)
@@ -203,10 +204,10 @@ class Explaining:
             )
         for each in found:
             match decide(each.stored, each.stale_from, now, 1.0):
-                case Serve(usable):
-                    return self._answered(told, engine.outcome(usable, Result.HIT, None, now, tier=each.tier))
-                case ServeStale(usable):
-                    return self._answered(told, engine.outcome(usable, Result.STALE, None, now, tier=each.tier))
+                case Serve(response):
+                    return self._answered(told, engine.outcome(response, Result.HIT, None, now, tier=each.tier))
+                case ServeStale(response):
+                    return self._answered(told, engine.outcome(response, Result.STALE, None, now, tier=each.tier))
                 case _:
                     pass
         if not valid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import cast
+from typing import Any, cast
 
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.errors import ConfigurationError
@@ -46,6 +46,10 @@ class ByPolicy:
         """The keys under which an answer by headers may be stored."""
         return ()
 
+    def usable(self, asks: Asks, stored: Any) -> Any:
+        """What is stored, where it may still be used in place of what answers now: a policy is a part of its key."""
+        return stored
+
 
 class ByHeaders(ByPolicy):
     """Responses are stored by what their headers say (RFC 9111); a route with `cached()` keeps its policy."""
@@ -76,7 +80,14 @@ class ByHeaders(ByPolicy):
     def keys_of(self, asks: Asks) -> tuple[bytes, ...]:
         """The keys under which an answer by headers may be stored."""
         # Its keys are made of what came alone.
-        return Resource(cast("Exchange", asks), self._options, self._rules).keys
+        return self._resource(asks).keys
+
+    def usable(self, asks: Asks, stored: Any) -> Any:
+        """What is stored, where it may still be used in place of what answers now."""
+        return self._resource(asks).usable(stored)
+
+    def _resource(self, asks: Asks) -> Resource:
+        return Resource(cast("Exchange", asks), self._options, self._rules)
 
 
 MODES: tuple[type[ByPolicy | ByHeaders], ...] = (ByPolicy, ByHeaders)

@@ -163,6 +163,8 @@ def _flag(_argument: bytes | None) -> bool:
 
 # `private=true` and `private="*"` are no lists of fields.
 _ALL: Final = frozenset({b"true", b"1", b"yes", b"on", b"*"})
+# A token may hold more, such as the quotes of `private='set-cookie'`, and names no field that anybody sends.
+_IN_USE: Final = re.compile(rb"[a-z\d._-]+")
 
 
 def _field_names(argument: bytes | None) -> FieldNames:
@@ -170,9 +172,9 @@ def _field_names(argument: bytes | None) -> FieldNames:
         return True
     listed = unquote(argument) if argument[:1] == b'"' else argument
     names = frozenset(name.lower() for name in split_list(listed or b""))
-    if names <= _ALL:
+    if not names.isdisjoint(_ALL):
         return True
-    return names if names and all(map(is_token, names)) else True
+    return names if names and all(map(_IN_USE.fullmatch, names)) else True
 
 
 def _more_fields(one: FieldNames, other: FieldNames) -> FieldNames:

@@ -45,7 +45,7 @@ from fastapi_cacheinval.routes.route_levels import (
 from fastapi_cacheinval.routes.ways import analysed
 from fastapi_cacheinval.routes.websockets import without_cached
 
-__all__ = ["Files", "Known", "Survey"]
+__all__ = ["Answering", "Files", "Known", "Survey"]
 
 # How many paths, and of what length, are remembered with what answers them: most requests are for few of them.
 _PATHS_KEPT = 1024
@@ -167,7 +167,7 @@ class Survey:
     def may_answer(
         self, path: str, arrived: Mapping[str, Any], at: Mapping[str, Any] | None, counts: Callable[[Known], bool]
     ) -> bool:
-        """Whether a route that counts, as one with a GET, may answer that at a path, by the way of a request that `arrived`.
+        """Whether a route that counts may answer GET of a path, by the way of a request that `arrived`.
 
         It is `at` a route by now, if at any: there layers may have made another request of it, as `taken` has it.
         """

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from fastapi_cacheinval.errors import RefusedRoutes
-from fastapi_cacheinval.routes.endpoint_calls import refuses_others
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at
 from fastapi_cacheinval.routes.hooks import hook_known, hook_other
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
@@ -17,8 +16,8 @@ from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.once import looking
 from fastapi_cacheinval.routes.other_plans import OverriddenPlans, Strays, starts_of
 from fastapi_cacheinval.routes.place import Place, Rounds
-from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
-from fastapi_cacheinval.routes.route_tree import Files, Known, Survey
+from fastapi_cacheinval.routes.plan import RoutePlan
+from fastapi_cacheinval.routes.route_tree import Answering, Files, Known, Survey
 from fastapi_cacheinval.routes.summary import summary, unmatched_tags
 
 __all__ = ["RouteTable"]
@@ -27,10 +26,6 @@ logger = logging.getLogger("fastapi_cacheinval.routes")
 
 # The routes that FastAPI adds, by name.
 _OF_THE_DOCS = frozenset({"openapi", "redoc_html", "swagger_ui_html", "swagger_ui_redirect"})
-
-
-def _safe(route: BaseRoute) -> bool:
-    return refuses_others(route) and frozenset(route.methods or "*") <= SAFE_METHODS
 
 
 class RouteTable:
@@ -84,8 +79,7 @@ class RouteTable:
         survey = Survey(self._app, place)
         self._whole = survey.whole
         for route in survey.others:
-            # Where a layer may change the method, a read has to be told from what it came as.
-            self._whole = hook_other(route, always=survey.layered or not _safe(route)) and self._whole
+            self._whole = hook_other(route, layered=survey.layered) and self._whole
         for known in survey.known:
             hook_known(known, always=survey.layered)
             provider = known.analysis.plan.provider
@@ -183,15 +177,19 @@ class RouteTable:
                 "closure. There it is cached behind whatever stands on that way, in this process alone.",
                 route.path_format,
             )
-        plan = self._current(known)
+        plan = self.current(known)
         self._untold = self._untold or (plan.ordinal < 0 and plan.policy is not None)
         return plan
 
     def by_plain_files(self, app: object, arrived: Mapping[str, Any]) -> bool:
         """Whether an app is the files that answer a request as it arrived, with nothing on the way that checks it."""
-        self._refresh()
-        found = self._survey.led(arrived)
+        found = self.led(arrived)
         return isinstance(found, Files) and found.are(app)
+
+    def led(self, arrived: Mapping[str, Any]) -> Answering | None:
+        """What answers a request as it arrived, if only with 405; None where no route is known to."""
+        self._refresh()
+        return self._survey.led(arrived)
 
     def sees_all(self) -> bool:
         """Whether each route that can be given an unsafe request notes its arrival from now on."""
@@ -209,7 +207,7 @@ class RouteTable:
         where no route, or none of FastAPI's, would answer with the method.
         """
         known = self.known(method, path, scope)
-        return None if known is None else self._current(known)
+        return None if known is None else self.current(known)
 
     def cached_of(
         self, paths: Iterable[str], arrived: Mapping[str, Any], at: Mapping[str, Any] | None, plan: RoutePlan | None
@@ -222,7 +220,7 @@ class RouteTable:
         return [path for path in paths if self._survey.may_answer(path, arrived, at, self._is_cached)]
 
     def _is_cached(self, known: Known) -> bool:
-        return self._current(known).policy is not None
+        return self.current(known).policy is not None
 
     def known(self, method: str, path: str, scope: Mapping[str, Any]) -> Known | None:
         """The route as `match` finds it, without the overrides of now."""
@@ -241,7 +239,7 @@ class RouteTable:
         known = self.known("GET", path, scope)
         return known is not None and self._is_cached(known)
 
-    def _current(self, known: Known) -> RoutePlan:
+    def current(self, known: Known) -> RoutePlan:
         """The plan, or that of the overridden tree while dependencies are overridden."""
         provider: Any = known.analysis.plan.provider
         overrides = getattr(provider, "dependency_overrides", None)

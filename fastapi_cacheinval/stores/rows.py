@@ -123,7 +123,7 @@ def response_row(stored: StoredResponse, now: float) -> tuple[Any, ...]:
     _bounded(headers, stored.tags, vary, withheld)
     steering = None
     if isinstance(stored, SharedResponse):
-        steering = (withheld, stored.for_all, stored.only_fresh, stored.part, stored.guessed)
+        steering = (withheld, stored.for_all, stored.only_fresh, stored.part, stored.guessed, stored.ruled)
     return (
         stored.status,
         headers,
@@ -227,7 +227,11 @@ def _shared_of(steering: tuple[Any, ...], made: dict[str, Any]) -> SharedRespons
     lines = tuple(_lines_of(withheld))
     # An earlier release did not say: then it may be.
     guessed = _flag(steering[4] if len(steering) > 4 else True)
-    return SharedResponse(withheld=lines, for_all=for_all, guessed=guessed, only_fresh=only_fresh, part=part, **made)
+    # Nor that a rule had a part in it, which may have been in place of what the response itself says.
+    ruled = _flag(steering[5] if len(steering) > 5 else not guessed)
+    return SharedResponse(
+        withheld=lines, for_all=for_all, guessed=guessed, ruled=ruled, only_fresh=only_fresh, part=part, **made
+    )
 
 
 def record_row(record: VaryRecord, now: float) -> tuple[Any, ...]:

@@ -77,6 +77,14 @@ NAMES = (
         (b'private="a b"', CacheControl(private=True)),
         (b'private="a', CacheControl(private=True)),
         (b'private = "a"', CacheControl(private=True)),
+        (b"private='set-cookie'", CacheControl(private=True)),
+        (b"private='*'", CacheControl(private=True)),
+        (b"private=\"'x-user', x-team\"", CacheControl(private=True)),
+        (b'private="x-user, *"', CacheControl(private=True)),
+        (b'private="true, x-user"', CacheControl(private=True)),
+        (b"private=`x-user`", CacheControl(private=True)),
+        (b"private=x_user.id-2", CacheControl(private=frozenset({b"x_user.id-2"}))),
+        (b"no-cache='set-cookie'", CacheControl(no_cache=True)),
         # a quote that never closes hides no later directive
         (b'x="a, no-store', CacheControl(no_store=True)),
         # §4.2.1: duplicates and conflicts, the stricter holds

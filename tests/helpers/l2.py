@@ -76,6 +76,7 @@ def responses(draw: Any, now: float) -> StoredResponse:
         withheld=tuple(draw(_LINES)),
         for_all=draw(st.booleans()),
         guessed=draw(st.booleans()),
+        ruled=draw(st.booleans()),
         only_fresh=draw(st.booleans()),
         part=draw(_PARTS),
         **fields,

@@ -15,6 +15,7 @@ from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share, weigh
 from fastapi_cacheinval.grammar.ranges import ContentRange
 from fastapi_cacheinval.stores.codec import Codec
+from fastapi_cacheinval.stores.rows import response_of, response_row
 from tests.helpers.l2 import (
     CLOCKS,
     ID,
@@ -89,7 +90,13 @@ def _shared(stored: StoredResponse) -> SharedResponse:
     }
     withheld = ((bytes(bytearray(b"surrogate-control")), bytes(bytearray(b"max-age=60"))),)
     return SharedResponse(
-        withheld=withheld, for_all=True, guessed=True, only_fresh=False, part=ContentRange(0, 9, None), **kept
+        withheld=withheld,
+        for_all=True,
+        guessed=True,
+        ruled=True,
+        only_fresh=False,
+        part=ContentRange(0, 9, None),
+        **kept,
     )
 
 
@@ -102,6 +109,21 @@ def test_a_response_weighs_what_it_weighed(make_response, variant, shape, tags):
     l2 = read(Codec(None), written(Codec(None), stored, now=100.0), asked=200.0)
     assert l2 is not None
     assert weigh(l2) == weigh(stored)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept", "guessed", "ruled"),
+    [((True, True), 4, True, False), ((True, True), 5, True, False), ((False, False), 5, False, True)],
+)
+def test_of_what_an_earlier_release_did_not_say_the_stricter_is_taken(make_response, said, kept, guessed, ruled):
+    """A guess is no rule's then, which would hold for more; and what is no guess may be a rule's."""
+    stored = _shared(make_response(1))
+    stored.guessed, stored.ruled = said
+    row = response_row(stored, 0.0)
+    older = (*row[:15], row[15][:kept], *row[16:])
+    found = response_of(older, stored.body, key=KEY, stamp=stored.stamp, base=0.0)
+    assert isinstance(found, SharedResponse)
+    assert (found.guessed, found.ruled) == (guessed, ruled)
 
 
 def test_numbers_of_policies_are_one_object(make_response):

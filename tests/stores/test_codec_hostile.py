@@ -42,7 +42,9 @@ def value(request, make_response):
         if name not in ("counts", "joined", "private", "verified")
     }
     part = ContentRange(0, 59, 100)
-    return SharedResponse(withheld=((b"x", b"1"),), for_all=True, guessed=False, only_fresh=True, part=part, **kept)
+    return SharedResponse(
+        withheld=((b"x", b"1"),), for_all=True, guessed=False, ruled=False, only_fresh=True, part=part, **kept
+    )
 
 
 @BOTH
@@ -228,7 +230,7 @@ def _well_typed(found: Any) -> None:
         assert isfinite(getattr(found, name)), name
     assert found.early_refresh_from < float("inf")
     if isinstance(found, SharedResponse):
-        assert type(found.for_all) is type(found.only_fresh) is type(found.guessed) is bool
+        assert type(found.for_all) is type(found.only_fresh) is type(found.guessed) is type(found.ruled) is bool
         assert found.part is None or type(found.part.first) is type(found.part.last) is int
 
 

@@ -144,7 +144,7 @@ def catalogued(connection: Connection, table: Any, options: Mapping[str, Any] | 
         return Catalogued(tuple(tuple(row) for row in connection.execute(_ASK, {"name": schema + own})))
 
     def is_virtual() -> bool:
-        take_turn(connection, target, options or {})
+        take_turn(connection, [target], options, begin=False)
         listed = connection.exec_driver_sql(f"PRAGMA {schema}table_list({own})")
         return any(row[2] == "virtual" for row in listed)
 

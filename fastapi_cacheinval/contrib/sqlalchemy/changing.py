@@ -16,6 +16,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.given import (
     removes,
     rows_given,
     sets,
+    writes_by_key,
 )
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, key_columns, key_of, keys
 from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
@@ -86,7 +87,7 @@ class Changes:
             return self._unknown(state, whole, deletes=False, what="an UPDATE of a primary key")
         self._watch.flush(state)
         if bulk:
-            return self._by_key(state, mapper)
+            return self._by_key(state, dml, mapper)
         connection = connection_for(state, None)
         if is_replaced(state, dml, connection):
             return self._unknown(state, whole, deletes=deletes, what="a statement that a rule replaces")
@@ -158,7 +159,7 @@ class Changes:
         if doubt is not None:
             what = f"{doubt}, where the database does not return what was changed"
             return self._unknown(state, job.whole, deletes=job.deletes, what=what)
-        take_turn(job.connection, target_of(job.dml), options_of(state), begin=not job.told)
+        take_turn(job.connection, [target_of(job.dml)], options_of(state))
         again: Places = set()
         # A part of the rows that stands in another table is not written.
         of = keys(mapper)[0]
@@ -216,7 +217,7 @@ class Changes:
 
     # -- rows whose keys are given -----------------------------------------------------------------
 
-    def _by_key(self, state: ORMExecuteState, given_for: Mapper[Any]) -> Result[Any]:
+    def _by_key(self, state: ORMExecuteState, dml: Any, given_for: Mapper[Any]) -> Result[Any]:
         """`session.execute(update(Class), [...])`: each set of parameters has its row's key."""
         given = [key_of_row(row, given_for) for row in rows_given(None, state.parameters)]
         mapper = whole_of(given_for)
@@ -225,6 +226,8 @@ class Changes:
         found = [each for each in given if each is not None]
         session, connection = state.session, connection_for(state, given_for)
         options = options_of(state, of_statement=True)
+        if writes_by_key(names_set(dml, state.parameters), given_for):
+            take_turn(connection, given_for.tables, options)
         there = self._as_given(session, connection, options, mapper, found, lock=True)
         result = state.invoke_statement()
         now = self._as_given(session, connection, options, mapper, found, lock=False)

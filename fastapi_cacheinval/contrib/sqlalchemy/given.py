@@ -25,6 +25,7 @@ __all__ = [
     "replaces",
     "rows_given",
     "sets",
+    "writes_by_key",
 ]
 
 Row = Mapping[str, Any]
@@ -128,6 +129,12 @@ def sets(names: set[str], mapper: Mapper[Any], keys: Iterable[str], *, doubt: bo
             if _moves_alone(column) or _follows(column, changed):
                 return True
     return False
+
+
+def writes_by_key(names: Iterable[str], mapper: Mapper[Any]) -> bool:
+    """Whether SQLAlchemy's UPDATE by keys sends anything for these attributes of a class."""
+    own = {attribute.key for attribute in mapper.column_attrs} - set(key_of(mapper))
+    return mapper.version_id_col is not None or not own.isdisjoint(names)
 
 
 def _follows(column: Any, changed: set[str]) -> bool:

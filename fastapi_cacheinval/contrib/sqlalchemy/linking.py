@@ -43,7 +43,6 @@ class Links:
             return self._unknown(state, table, "an UPDATE of links", ends=replacing)
         if replacing or (isinstance(dml, Insert) and on_conflict(dml) != set()):
             return self._unknown(state, table, "an INSERT that may replace rows", ends=True)
-        take_turn(connection_for(state, None), table, options_of(state))
         if isinstance(dml, Insert):
             return self._insert(state, dml, named)
         if is_wild(dml):
@@ -64,6 +63,7 @@ class Links:
                 return self._unknown(state, target_of(dml), "an INSERT of links without their keys", ends=False)
             places.update((link.other, each) for each in found if each is not None)
         connection, options = connection_for(state, None), options_of(state)
+        take_turn(connection, [target_of(dml)], options)
         self._watch.looks.read_again(state.session, places, connection, options, ahead=True)
         result = state.invoke_statement()
         there = _are_there(connection, target_of(dml), [name for link in named for name in link.named or ()])
@@ -78,6 +78,7 @@ class Links:
         doubt = None if told else doubt_of(dml)
         if doubt is not None:
             return self._unknown(state, table, doubt, ends=True)
+        take_turn(connection, [table], options)
         places: Places = set()
         with self._watch.looks.reading(session, connection, options, gone=True) as reader:
             ending = select(*own).where(*dml._where_criteria)  # noqa: SLF001

@@ -7,13 +7,14 @@ rows of other tables along, and some views have no rows to lock. The look is the
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Table, false
+from sqlalchemy import Connection, Table, column, false, null
+from sqlalchemy import table as lightweight
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql.selectable import AliasedReturnsRows
@@ -32,6 +33,8 @@ _REFUSALS = frozenset({"42501", "0A000"})
 _OUTDATED = "40001"
 # They refuse no locks in this way, and have no need of a savepoint.
 _REFUSE_NONE = frozenset({"sqlite", "mysql", "mariadb"})
+# SQLite's "error" and "not authorized", which it says of a statement before it runs it.
+_NOT_RUN = frozenset({1, 23})
 
 
 @dataclass(slots=True)
@@ -130,20 +133,45 @@ def _tried(session: Session, connection: Connection, query: Any, parameters: Any
         return session.execute(query, parameters).all()
 
 
-def take_turn(connection: Connection, table: Table, options: Mapping[str, Any], *, begin: bool = False) -> None:
-    """Lock what is about to be written, before it is looked at; only SQLite has no locks of rows for that.
+def take_turn(
+    connection: Connection, tables: Iterable[Any], options: Mapping[str, Any] | None = None, *, begin: bool = True
+) -> None:
+    """Lock what is about to be written in these tables, before it is looked at: SQLite has no locks of rows for that.
 
-    A transaction that has read may write no more there, once another has written. Its driver begins one with the first
-    write, unless the app begins it; `begin` where the look itself needs it. What is no table locks nothing.
+    Its driver begins a transaction with the first write, and so does this; without `begin` only the transaction that
+    the app has begun waits here. One that has read may write no more there, once another has written.
+
+    In autocommit nothing holds a lock. What cannot be locked is left to the write itself, and to its error.
     """
-    if connection.dialect.name == "sqlite":
-        driver: Any = connection.connection.driver_connection
-        if begin or driver.in_transaction:
-            try:
-                connection.execute(table.delete().where(false()), execution_options=dict(options))
-            except DBAPIError as error:
-                if "cannot modify" not in str(error.orig):
-                    raise
+    if connection.dialect.name != "sqlite" or will_stand(connection):
+        return
+    driver: Any = connection.connection.driver_connection
+    if begin or driver.in_transaction:
+        files: dict[str | None, list[Any]] = {}
+        for table in tables:
+            files.setdefault(table.schema, []).append(table)
+        for those in files.values():
+            any(_writes_none(connection, one, options) for table in those for one in _no_writes(table))
+
+
+def _no_writes(table: Any) -> Iterator[Any]:
+    """Writes of no row; a view may have a trigger for one of them alone."""
+    yield table.delete().where(false())
+    # No column of this one has a default, which would be worked out.
+    columns: list[Any] = [column(each.name) for each in table.c]
+    bare = lightweight(table.name, *columns, schema=table.schema)
+    yield bare.update().values(dict.fromkeys(bare.c, null())).where(false())
+
+
+def _writes_none(connection: Connection, dml: Any, options: Mapping[str, Any] | None) -> bool:
+    try:
+        connection.execute(dml, execution_options=dict(options or {}))
+    except DBAPIError as error:
+        # The transaction is as it was only where SQLite has not begun to run the statement.
+        if getattr(error.orig, "sqlite_errorcode", None) not in _NOT_RUN and "cannot modify" not in str(error.orig):
+            raise
+        return False
+    return True
 
 
 def _is_refusal(error: DBAPIError) -> bool:

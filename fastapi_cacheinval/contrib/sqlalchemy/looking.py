@@ -15,7 +15,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, fits, kinds_of
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Frame, Later, Ledger
-from fastapi_cacheinval.contrib.sqlalchemy.locking import Kept, in_savepoint, take_turn
+from fastapi_cacheinval.contrib.sqlalchemy.locking import Kept, in_savepoint
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, reading
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
 from fastapi_cacheinval.contrib.sqlalchemy.snapshots import is_innodb
@@ -58,9 +58,6 @@ class Looks:
         kept = Kept()
         saving = in_savepoint(connection) if careful and _ends_with_an_error(connection) else nullcontext(kept)
         lost: dict[Mapper[Any], bool] = {}
-        written: list[Any] = [table for mapper, _ in asked for table in mapper.tables]
-        if written:
-            take_turn(connection, written[0], options or {})
         try:
             with saving as kept, reading(connection, self._book, options, ahead=ahead) as reader:
                 yield reader

@@ -11,15 +11,18 @@ from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import inspect
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.catalogues import catalogued
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
-from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row
+from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, writes_by_key
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity
+from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Place
 from fastapi_cacheinval.contrib.sqlalchemy.schema import whole_of
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import fail_as_flush
 from fastapi_cacheinval.contrib.sqlalchemy.states import connection_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
@@ -103,10 +106,22 @@ class Older:
         rows = list(mappings)
         places = self._places(of, rows) if self._book.tagged(whole_of(of)) else []
         self._watch.flushes.besides(session, of, [value for row in rows for value in row.values()])
+        if writes_by_key({name for row in rows for name in row}, of):
+            self._take_turns(session, [place[0] for place in places])
         self._read(session, places, lock=True)
         with self._settled(session, [of]):
             call(of, rows)
             self._read(session, places, own=True)
+
+    def _take_turns(self, session: Any, mappers: Iterable[Mapper[Any]]) -> None:
+        """Wait for other writers on SQLite, in the place of the method: it fails as the method does."""
+        for mapper in dict.fromkeys(each for each in mappers if self._book.tagged(each)):
+            connection = connection_of(session, mapper)
+            try:
+                take_turn(connection, mapper.tables)
+            except DBAPIError:
+                fail_as_flush(session)
+                raise
 
     def _read(
         self,
@@ -167,6 +182,8 @@ class Older:
         there = {(each.mapper, Identity(each.identity)): None for each in order if each.identity is not None}
         for state in states:
             self._watch.flushes.besides(session, state.mapper, state.dict.values())
+        names = {each: each.committed_state if update_changed_only else each.dict for each in states if each.identity}
+        self._take_turns(session, [each.mapper for each, these in names.items() if writes_by_key(these, each.mapper)])
         self._read(session, there, lock=True)
         with (
             self._settled(session, list(dict.fromkeys(state.mapper for state in states))),

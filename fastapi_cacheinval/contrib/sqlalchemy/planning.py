@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import ClauseElement, Connection, Delete, Table
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Mapper, Session
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
+from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks, Places
 from fastapi_cacheinval.contrib.sqlalchemy.relating import Related, related
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
@@ -36,7 +38,11 @@ class Flush:
 
     `rows` are those of the objects written that their tags are not known without. `connections` are those that are
     written on, and whether what is written stands at once. `batches` are those of the states whose event has not come.
+    `gone` and `kept` are the objects that it deletes, and that it may insert or update.
     """
+
+    gone: list[Any] = field(default_factory=list[Any])
+    kept: list[Any] = field(default_factory=list[Any])
 
     read: set[tuple[Connection, Mapper[Any], Identity]] = field(
         default_factory=set[tuple[Connection, Mapper[Any], Identity]]
@@ -70,6 +76,7 @@ class Plans:
 
     def planned(self, session: Session, flush: Flush, gone: list[Any], kept: list[Any], batches: list[Batch]) -> None:
         """Read what other writes of the flush may change before a row's turn comes, and lock nothing."""
+        flush.gone, flush.kept = gone, kept
         flush.batches = {state: batch for batch in batches for state in batch.states}
 
         def look(*, last: bool) -> None:
@@ -155,6 +162,9 @@ class Plans:
             if self._book.carries(change.link.secondary):
                 flush.related.append(change)
                 connection = connection_of(session, change.link.other)
+                if change.deleted:
+                    # They are deleted before anything else is written, and are not looked at again.
+                    take_turn(connection, [cast("Table", change.link.secondary)])
                 with self._looks.reading(session, connection, given=self.asked(change)) as reader:
                     rows, table = change.ending(reader), cast("Table", change.link.secondary)
                     self._looks.along(session, reader, table, rows, flush.later(connection))
@@ -203,6 +213,41 @@ class Plans:
             self._read_of(session, connection, flush, places, gone=gone, lock=lock, own=own, hold=hold)
         return found
 
+    def _take_turn(
+        self,
+        session: Session,
+        flush: Flush,
+        connection: Connection,
+        mappers: list[Mapper[Any]],
+        *,
+        gone: bool,
+        lock: bool,
+    ) -> None:
+        """Wait for other writers on SQLite before a look, if the flush is about to write there.
+
+        What is not locked yet is looked at once more, but for association rows, which SQLAlchemy deletes before the
+        rows that they link, and `post_update`, which no event tells of.
+        """
+        if lock or (connection.dialect.name == "sqlite" and self._writes_on(session, flush, connection)):
+            early = any(
+                (gone and self._book.carried(each)) or not self._book.updated_later.isdisjoint(self._book.family(each))
+                for each in mappers
+            )
+            take_turn(connection, [table for each in mappers for table in each.tables], begin=lock or early)
+
+    @staticmethod
+    def _writes_on(session: Session, flush: Flush, connection: Connection) -> bool:
+        """Whether a flush writes on a connection, unless a listener takes back what the app has changed."""
+        new_or_changed = (
+            target
+            for target in flush.kept
+            if state_of(target).key is None or is_changed(session, target, collections=True)
+        )
+        return any(
+            connection_of(session, state_of(target).mapper, target) is connection
+            for target in chain(flush.gone, new_or_changed)
+        )
+
     def _read_of(
         self,
         session: Session,
@@ -228,6 +273,7 @@ class Plans:
             if these and (self._book.concerns(mapper) if gone else self._book.tagged(mapper)):
                 fresh[mapper] = these
         asked = list(fresh.items())
+        self._take_turn(session, flush, connection, list(fresh), gone=gone, lock=lock)
         for at, (mapper, these) in enumerate(asked):
             given = asked[at : at + 1] if at else asked
             with self._looks.reading(session, connection, given=given, gone=gone, ahead=not lock) as reader:

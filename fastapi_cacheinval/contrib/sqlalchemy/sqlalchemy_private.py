@@ -28,6 +28,7 @@ __all__ = [
     "QuietSession",
     "as_flushing",
     "autoflush",
+    "fail_as_flush",
     "hide_rows",
     "insert_for_keys",
     "invoke_before",
@@ -84,6 +85,12 @@ def as_flushing(session: Session) -> Generator[None]:
         yield
     finally:
         any_session._flushing = before  # noqa: SLF001
+
+
+def fail_as_flush(session: Session) -> None:
+    """Leave a session as an error in a flush, or in a bulk method, does; while that error is handled."""
+    any_session: Any = session
+    any_session._autobegin_t()._begin().rollback(_capture_exception=True)  # noqa: SLF001
 
 
 def autoflush(session: Session) -> None:

@@ -115,6 +115,7 @@ def make(
         withheld=withheld(received.headers, received.hidden),
         for_all=shareable(steered),
         guessed=by_guess,
+        ruled=life.ruled,
         only_fresh=directives.s_maxage is not None,
         part=part,
     )

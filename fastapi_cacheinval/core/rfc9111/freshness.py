@@ -35,11 +35,11 @@ HEURISTIC_STATUSES = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410
 
 
 class Lifetime(NamedTuple):
-    """For how long a response is fresh, whether it says so itself, and else whether a rule for its path does."""
+    """For how long a response is fresh, whether that is no guess, and whether a rule for its path says so."""
 
     seconds: float
     explicit: bool
-    named: bool = False
+    ruled: bool = False
 
 
 def explicit_lifetime(headers: RawHeaders, steered: Steering, received: float) -> float | None:
@@ -104,7 +104,7 @@ def lifetime(
 ) -> Lifetime:
     """The freshness lifetime of a response; `rule` is the operator's for its path."""
     if rule is not None and overrides(rule, status):
-        return Lifetime(rule.lifetime, explicit=True)
+        return Lifetime(rule.lifetime, explicit=True, ruled=True)
     stated = explicit_lifetime(headers, steered, received)
     if stated is not None:
         return Lifetime(stated, explicit=True)
@@ -112,7 +112,7 @@ def lifetime(
         return Lifetime(0, explicit=False)
     assumed = options.assumed(rule)
     if assumed is not None and status in HEURISTIC_STATUSES and status < 400:
-        return Lifetime(assumed, explicit=False, named=rule is not None)
+        return Lifetime(assumed, explicit=False, ruled=rule is not None)
     return Lifetime(heuristic_lifetime(status, headers, steered, options, received), explicit=False)
 
 

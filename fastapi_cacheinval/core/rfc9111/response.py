@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from fastapi_cacheinval.core.decide import MISSED, Forward, Serve, ServeStale
@@ -23,11 +24,13 @@ class SharedResponse(StoredResponse):
 
     `withheld` are fields that steer this cache and that clients do not see; `for_all` says that it may
     answer requests with `Authorization` (section 3.5); `guessed` that it does not say itself that it may be reused, so
-    that it is for requests without credentials; `only_fresh` that nobody's wish makes it usable when
-    stale (`s-maxage`, section 5.2.2.10); `part` is the range that it is of, None for a whole one.
+    that it is for requests without credentials; `ruled` that an operator's rule says for how long; `only_fresh` that
+    nobody's wish makes it usable when stale (`s-maxage`, section 5.2.2.10); `part` is the range that it is of, None for
+    a whole one. `spares_until` is until when a guess or a rule is known to let it stand in the place of what
+    answers now; it alone changes.
     """
 
-    __slots__ = ("for_all", "guessed", "only_fresh", "part", "withheld")
+    __slots__ = ("for_all", "guessed", "only_fresh", "part", "ruled", "spares_until", "withheld")
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class SharedResponse(StoredResponse):
         withheld: tuple[tuple[bytes, bytes], ...],
         for_all: bool,
         guessed: bool,
+        ruled: bool,
         only_fresh: bool,
         part: ContentRange | None,
         **kept: Any,
@@ -43,6 +47,8 @@ class SharedResponse(StoredResponse):
         self.withheld = withheld
         self.for_all = for_all
         self.guessed = guessed
+        self.ruled = ruled
+        self.spares_until = -inf
         self.only_fresh = only_fresh
         self.part = part
 

@@ -32,6 +32,7 @@ __all__ = [
     "Judged",
     "Received",
     "asking",
+    "forbids",
     "guessed",
     "judge",
     "refused_because",
@@ -101,18 +102,23 @@ def _forbidden(asked: Asked, status: int, steered: Steering) -> str | None:
     return None
 
 
+def forbids(answerer: Answerer, *, ruled: bool) -> str | None:
+    """Why nothing that has answered so is reused by a guess or, where that is `ruled`, by an operator's rule.
+
+    It is asked when a response is stored, and again before it answers: another release may have stored it.
+    """
+    if answerer is Answerer.ASKING:
+        return "caller-dependent"
+    return "no-lifetime" if answerer is Answerer.CODE and not ruled else None
+
+
 def _against_a_guess(asked: Asked, steered: Steering, life: Lifetime, asks: Callable[[], Answerer]) -> str | None:
     if not guessed(steered, life):
         return None
     # A credential is named first: the refusal is about this request then, and a stranger's may be stored.
     if asked.credential is not None:
         return asked.credential
-    answerer = asks()
-    if answerer is Answerer.ASKING:
-        return "caller-dependent"
-    if answerer is Answerer.CODE and not life.named:
-        return "no-lifetime"
-    return None if steered.guessable else "not-fresh"
+    return forbids(asks(), ruled=life.ruled) or (None if steered.guessable else "not-fresh")
 
 
 def refused_because(
@@ -205,7 +211,7 @@ def judge(received: Received, options: HeaderOptions, most_bytes: int) -> Judged
     """Decide whether a received response is stored."""
     rule = options.rule_for(received.path)
     steered = steering(received.headers)
-    if rule is not None and rule.lifetime and received.answerer() is Answerer.ASKING:
+    if rule is not None and rule.lifetime and forbids(received.answerer(), ruled=True):
         # What a route declares of its callers is nearer to it than the path that a rule names.
         rule = None
     if rule is not None and overrides(rule, received.status):

@@ -81,7 +81,10 @@ class HeaderAsker:
     def judge(self, stored: StoredResponse | None) -> Decision:
         """What a stored response is good for, by its own fields and by what the request asks."""
         now = self._engine.now()
-        kept = stored if isinstance(stored, SharedResponse) else None
+        kept = None if stored is None else self._resource.usable(stored)
+        if kept is None and stored is not None:
+            # What another tier has may be of use: it is asked where nothing is here.
+            self._engine.store.remove(stored.key)
         stale_from = None if kept is None else self._engine.stale_from(kept, now, self.entered)
         return answers(self._asked, kept, stale_from, now)
 
@@ -100,9 +103,10 @@ class HeaderAsker:
         asked = self._asked
         wanted = asked.directives
         own_way = wanted.no_cache or wanted.no_store or wanted.max_age is not None or wanted.min_fresh is not None
-        if isinstance(stored, SharedResponse) and (not is_for(asked, stored) or is_for_the_app_to_cut(asked, stored)):
+        kept = None if stored is None else self._resource.usable(stored)
+        if kept is not None and (not is_for(asked, kept) or is_for_the_app_to_cut(asked, kept)):
             return False
-        return not (own_way or asked.authorized or (asked.ranges is not None and stored is None))
+        return not (own_way or asked.authorized or (asked.ranges is not None and kept is None))
 
     def fenced(self) -> bool:
         """Whether the request's path is fenced; other tags are known only with the response."""
@@ -118,10 +122,8 @@ class HeaderAsker:
 
     def stands_in(self, stored: StoredResponse) -> bool:
         """Whether a stored response may stand in for a forward that failed."""
-        now = self._engine.now()
-        return isinstance(stored, SharedResponse) and stands_in(
-            self._asked, stored, self._engine.stale_from(stored, now), now
-        )
+        now, kept = self._engine.now(), self._resource.usable(stored)
+        return kept is not None and stands_in(self._asked, kept, self._engine.stale_from(kept, now), now)
 
     def order_forward(self, key: bytes) -> bool:
         """Have the request forwarded once more in the background."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.endpoints import HTTPEndpoint
@@ -20,8 +21,9 @@ from fastapi_cacheinval.grammar.fields import RawField
 from fastapi_cacheinval.grammar.targeted import CAPABILITY
 from fastapi_cacheinval.routes.fastapi_private import template_in
 from fastapi_cacheinval.routes.frontends import is_guarded_frontend
+from fastapi_cacheinval.routes.route_levels import Files, Leaf
 
-__all__ = ["HeaderRead", "has_policy"]
+__all__ = ["HeaderRead", "foreseen", "has_policy"]
 
 _CAPABILITY = (b"surrogate-capability", CAPABILITY + b'="Surrogate/1.0"')
 
@@ -35,6 +37,34 @@ def has_policy(app_context: AppContext, scope: Any) -> bool:
 def _answers_alone(app: object) -> bool:
     """Whether an app is one of Starlette's routes or endpoints, without a router."""
     return isinstance(app, BaseRoute) or (isinstance(app, type) and issubclass(app, HTTPEndpoint))
+
+
+def _is_seen(app_context: AppContext, scope: Mapping[str, Any]) -> bool:
+    """Whether anything of the app's routes can be seen: in the app, or by what routers have written into the scope."""
+    seen = app_context.table.survey.apps or isinstance(scope.get("router"), Router)
+    return bool(seen) or _answers_alone(app_context.app)
+
+
+def foreseen(app_context: AppContext, arrived: Mapping[str, Any], *, elsewhere: bool) -> Answerer:
+    """What would answer GET for a request as it arrived.
+
+    `elsewhere` says that it is asked for what another process has stored: its release need not be this one. Where no
+    route is known to answer, such as behind a layer or in an app of another kind, this one may ask who is calling.
+    """
+    table = app_context.table
+    # A HEAD is answered by what is stored for GET.
+    found = table.led(arrived if arrived["method"] == "GET" else {**arrived, "method": "GET"})
+    if isinstance(found, Files):
+        return Answerer.FILES if found.are(found.app) else Answerer.CODE
+    if isinstance(found, Leaf) and not found.refuses("GET"):
+        known = found.known
+        # What has been changed since is looked at when it answers.
+        asks_who = known is not None and (known.changed or table.current(known).asks_who)
+    elif _is_seen(app_context, arrived):
+        asks_who = elsewhere
+    else:
+        return Answerer.UNSEEN
+    return Answerer.ASKING if asks_who else Answerer.CODE
 
 
 class HeaderRead(Read):
@@ -56,8 +86,7 @@ class HeaderRead(Read):
             return Answerer.FILES
         if self._found()[1]:
             return Answerer.ASKING
-        seen = self.app_context.table.survey.apps or isinstance(self.scope.get("router"), Router)
-        return Answerer.CODE if seen or _answers_alone(self.app_context.app) else Answerer.UNSEEN
+        return Answerer.CODE if _is_seen(self.app_context, self.scope) else Answerer.UNSEEN
 
     def _found(self) -> tuple[str | None, bool]:
         if self._answered_by[0] is None:

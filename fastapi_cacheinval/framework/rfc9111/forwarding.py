@@ -7,7 +7,7 @@ from dataclasses import replace
 from fastapi_cacheinval.core.outcome import Reason
 from fastapi_cacheinval.core.rfc9111.asking import fields_forwarded, read_request
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.core.rfc9111.response import SharedResponse, is_for, is_for_the_app_to_cut
+from fastapi_cacheinval.core.rfc9111.response import is_for, is_for_the_app_to_cut
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.filling import Fill
@@ -18,10 +18,6 @@ from fastapi_cacheinval.framework.rfc9111.head import HeadUpdate
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules
 
 __all__ = ["Forwarding"]
-
-
-def _whole(stored: StoredResponse | None) -> SharedResponse | None:
-    return stored if isinstance(stored, SharedResponse) else None
 
 
 class Forwarding:
@@ -46,7 +42,7 @@ class Forwarding:
 
         `whole` asks without any condition, because a 304 to the validators spoke of another response.
         """
-        exchange, stored, refreshing = self.exchange, _whole(go.stale), self.exchange.refresh is not None
+        exchange, stored, refreshing = self.exchange, self.resource.usable(go.stale), self.exchange.refresh is not None
         engine = self.app_context.engine
         usable = stored is not None and engine.stale_from(stored, engine.now()) is not None
         others = stored is not None and not is_for(self.asked, stored)
@@ -98,5 +94,5 @@ class Forwarding:
     async def forward_head(self, stored: StoredResponse | None, reason: Reason) -> None:
         """Forward as HEAD: its fields may freshen what is stored, or show that it is outdated (section 4.3.5)."""
         self.app_context.counters.forwarded(reason, None)
-        update = HeadUpdate(self.resource, self.asked, _whole(stored), reason)
+        update = HeadUpdate(self.resource, self.asked, self.resource.usable(stored), reason)
         await self.exchange.forward_head(update, fields_forwarded(self.asked, None, ranged=False))

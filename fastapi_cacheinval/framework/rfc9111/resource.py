@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import cached_property
+from math import inf
 
 from starlette.types import Scope
 
@@ -12,11 +13,11 @@ from fastapi_cacheinval.core.keys import as_bytes, below, cache_key, encode, sen
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.rfc9111.storing import Received, asking
+from fastapi_cacheinval.core.rfc9111.storing import Received, asking, forbids
 from fastapi_cacheinval.core.rfc9111.validating import Newer
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
+from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, foreseen, has_policy
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
 from fastapi_cacheinval.grammar.no_vary_search import (
     EVERYTHING_COUNTS,
@@ -29,6 +30,8 @@ __all__ = ["Resource", "SearchRules", "origin_of", "part_key"]
 _PART = ((b"range", b"part"),)
 _MOST_PATHS = 1_000
 _MOST_RULES = 4
+# Seconds for which a route that was looked at is believed to be the same.
+_LONGEST_TRUST = 0.02
 
 
 class SearchRules:
@@ -155,6 +158,20 @@ class Resource:
         """The same, where anything may be stored under another key than the own one."""
         if self.exchange.app_context.engine.has_parts or (self._rules.known and self._base in self._rules.known):
             self.let_go(newer)
+
+    def usable(self, stored: StoredResponse | None) -> SharedResponse | None:
+        """A stored response; None where a guess or a rule lets it be reused, and not in place of what answers now."""
+        if not isinstance(stored, SharedResponse):
+            return None
+        if stored.guessed or stored.ruled:
+            app_context, arrived = self.exchange.app_context, self.exchange.arrived
+            now = app_context.engine.now()
+            if now >= stored.spares_until:
+                elsewhere = stored.stamp.began == -inf
+                if forbids(foreseen(app_context, arrived, elsewhere=elsewhere), ruled=stored.ruled):
+                    return None
+                stored.spares_until = now + _LONGEST_TRUST
+        return stored
 
     @property
     def has_policy(self) -> bool:

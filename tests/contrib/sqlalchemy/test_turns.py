@@ -61,5 +61,5 @@ def test_a_view_takes_no_turn(store: Store) -> None:
     view = Table("seen", MetaData(), Column("id", Integer, primary_key=True))
     with store.engine.connect() as connection:
         connection.exec_driver_sql("CREATE VIEW seen AS SELECT id FROM product")
-        take_turn(connection, view, {}, begin=True)
+        take_turn(connection, [view])
         assert connection.scalars(select(view.c.id)).all() == [1, 2, 3]
