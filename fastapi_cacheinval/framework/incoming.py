@@ -45,6 +45,10 @@ class RefreshOrder:
         # What it was answered with, where that was stored.
         self.stored: StoredResponse | None = None
 
+    def lead(self, flight: Flight) -> None:
+        """It leads another flight, because the one before is over."""
+        self._flight = flight
+
     def take(self) -> Flight | None:
         """The flight, from now on the caller's to end."""
         self._taken = True

@@ -167,7 +167,13 @@ async def _found_in_l2(
             order.came("found")
             return True
         case Refused():
-            order.came("refused")
-            return True
+            # That no answer can be shared says nothing of the stale one here: it is refreshed, or withdrawn, by this
+            # replica's own forward.
+            again = None if newer_than is None else runtime.flights.lead(flight.key)
+            if again is None:
+                order.came("refused")
+                return True
+            order.lead(again)
+            return False
         case Granted() | Unavailable():
             return False

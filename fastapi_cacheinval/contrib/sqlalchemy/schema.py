@@ -283,7 +283,7 @@ def _falling(kind: Kind, table: Any, tables: set[Any]) -> Iterator[Dependent]:
         by_constraint.setdefault(key.constraint, []).append(key)
     for constraint, parts in by_constraint.items():
         # A query's own copies of the keys do not say it.
-        rule = (constraint.ondelete or "").upper()
+        rule = " ".join((constraint.ondelete or "").upper().split())
         named = tuple(_referred(key) for key in parts)
         # PostgreSQL takes the columns that it sets as well.
         if rule.startswith(_BY_ITSELF) and all(each is not None and each.table in tables for each in named):

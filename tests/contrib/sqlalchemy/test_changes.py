@@ -301,7 +301,7 @@ def test_what_the_database_deletes_or_empties_by_itself_is_followed_to_its_end(t
     class Bird(Own):
         __tablename__ = "bird"
         id: Mapped[int] = mapped_column(primary_key=True)
-        branch_id: Mapped[int | None] = mapped_column(ForeignKey("branch.id", ondelete="SET NULL"))
+        branch_id: Mapped[int | None] = mapped_column(ForeignKey("branch.id", ondelete="set  null"))
 
         def __cache_tags__(self) -> list[str]:
             return [f"bird:{self.id}:{self.branch_id}"]
