@@ -25,23 +25,29 @@ class RootPaths:
     __slots__ = ("_asked", "_roots")
 
     def __init__(self) -> None:
-        self._roots: dict[str, None] = {}
+        # Each with whether requests came by it.
+        self._roots: dict[str, bool] = {}
         # Whether a request has come, so that the server's root path is known.
         self._asked = False
 
     def __repr__(self) -> str:
         return f"<RootPaths {list(self._roots)!r}>"
 
-    def add(self, root: str, *, asked: bool = True) -> None:
-        """Note a root path, which may be empty; `asked` says that a request came by it, so that it is the whole one."""
+    def add(self, root: str, *, asked: bool = True, inside: bool = False) -> None:
+        """Note a root path, which may be empty; `asked` says that a request came by it, so that it is the whole one.
+
+        `inside` says that a layer has written it: URLs have it, and no request comes by it.
+        """
         self._asked = self._asked or asked or bool(root)
-        if root not in self._roots and len(self._roots) < _MOST:
+        if root in self._roots or len(self._roots) < _MOST:
             # The path of a URL is made without the slash at its end, and with one in front.
-            self._roots.update(dict.fromkeys((root, root.rstrip("/"), "/" + root.strip("/") if root else "")))
+            for each in (root, root.rstrip("/"), "/" + root.strip("/") if root else ""):
+                self._roots[each] = self._roots.get(each, False) or not inside
 
     def above(self, path: str) -> str:
-        """The longest root path that a decoded path is at or below; empty where none is known."""
-        return max((root for root in self._roots if root and below(root, path) != path), key=len, default="")
+        """The longest root path of requests that a decoded path is at or below; empty where none is known."""
+        came = (root for root, by_it in self._roots.items() if by_it and root)
+        return max((root for root in came if below(root, path) != path), key=len, default="")
 
     def paths_of(self, url: str) -> tuple[str, ...]:
         """The paths that a URL or a path may stand for, as it is written and below each root path. Never raises.

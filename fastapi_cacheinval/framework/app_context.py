@@ -107,7 +107,7 @@ class AppContext:
         # What may insist on a root path of its own.
         self._rooted: Any = None
         # Those that requests have come by.
-        self._roots: set[str] = set()
+        self._roots: set[tuple[str, bool]] = set()
         # Whether anybody records telemetry; asked once, when the app has started.
         self.observed = False
         # Routes whose failures are known.
@@ -254,13 +254,13 @@ class AppContext:
         """What the front lookup finds by the path as it was sent, for routes that tell spellings of it apart."""
         return self.at()((*raw_target(scope, host), scope.get("raw_path"), scope.get("http_version")))
 
-    def note_root(self, scope: Scope) -> None:
-        """Have the cache know under which root path this request came, for URLs that are to be invalidated."""
+    def note_root(self, scope: Scope, *, inside: bool = False) -> None:
+        """Have the cache know of a request's root path, for URLs by hand; `inside`, where it has come to a route."""
         root = str(scope.get("app_root_path", scope.get("root_path", "")))
-        if root not in self._roots:
+        if (root, inside) not in self._roots:
             if len(self._roots) < _MOST_ROOTS:
-                self._roots.add(root)
-            self.cache.root_paths.add(root)
+                self._roots.add((root, inside))
+            self.cache.root_paths.add(root, inside=inside)
 
     def below_root(self, scope: Scope, path: str) -> str:
         """A path without the root path of a request, as routes see it."""

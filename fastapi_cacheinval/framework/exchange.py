@@ -61,7 +61,7 @@ class Exchange:
         self.app_context = incoming.app_context
         self.runtime = incoming.runtime
         self.scope = incoming.scope
-        self.app_context.note_root(self.scope)
+        self.app_context.note_root(self.arrived)
         self.outer = incoming.send
         # Where the answer leaves, if a CDN in front is told about it.
         self.cdn_fields = incoming.cdn_fields

@@ -72,7 +72,8 @@ class Purging(Exchange):
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """The request has come to a route, by the method and path that the layers on the way have left."""
         self._routed = scope
-        self.app_context.note_root(scope)
+        self._tags_of_paths.clear()
+        self.app_context.note_root(scope, inside=True)
         self._named_paths[scope["path"]] = None
 
         async def said(message: Message) -> None:
@@ -127,6 +128,7 @@ class Purging(Exchange):
             self._arrival.given()
         if self._routed is None:
             self._routed = request.scope
+            self._tags_of_paths.clear()
         self._declare(request, invalidates)
 
     def _declare(self, request: Request, invalidates: Invalidates) -> None:
@@ -215,10 +217,7 @@ class Purging(Exchange):
 
     def _target_tags(self) -> list[str]:
         """The exact target path, where a cached GET is there; what RFC 9111 section 4.4 asks for."""
-        path = self.arrived["path"]
-        if not self._purges_paths() or not self.app_context.table.cached_of((path,), self.arrived):
-            return []
-        return [path_tag(self.app_context.below_root(self.arrived, path))]
+        return self._tags_of_cached([self.arrived["path"]]) if self._purges_paths() else []
 
     def _path_tags(self) -> list[str]:
         """The target paths and their parent collections, with and without the slash, where a cached GET is there."""
@@ -234,7 +233,10 @@ class Purging(Exchange):
         return tags
 
     def _tags_of_path(self, path: str) -> list[str]:
-        cached = self.app_context.table.cached_of(paths_named(path, self._reach), self.arrived)
+        return self._tags_of_cached(paths_named(path, self._reach))
+
+    def _tags_of_cached(self, paths: list[str]) -> list[str]:
+        cached = self.app_context.table.cached_of(paths, self.arrived, self._routed, self._plan())
         return [path_tag(self.app_context.below_root(self.arrived, spelling)) for spelling in cached]
 
     def purges_something(self) -> bool:

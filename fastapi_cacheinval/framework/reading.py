@@ -204,7 +204,7 @@ class Read(Exchange):
         for name in _ROOTS:
             if scope.get(name) != self.arrived.get(name):
                 # Layers have written another root path.
-                app_context.note_root(scope)
+                app_context.note_root(scope, inside=True)
         plan = self._plan_at(scope)
         if plan is None:
             self._responder = bypassed(self, "unknown-route")

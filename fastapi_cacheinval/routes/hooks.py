@@ -35,11 +35,13 @@ def hook_known(known: Known, *, always: bool = False) -> None:
     _limit_covers(known.route.dependant)
 
 
-def hook_other(route: BaseRoute, *, always: bool) -> bool:
+def hook_other(route: BaseRoute, *, layered: bool) -> bool:
     """Hook a route that is none of FastAPI's, as `hook_known` does; False where it is to note requests, and cannot."""
     if isinstance(route, Route):
         hook_app(route)
-    return hook(route) if always else True
+    safe = refuses_others(route) and frozenset(route.methods or "*") <= SAFE_METHODS
+    # Where a layer may change the method, a read has to be told from what it came as.
+    return hook(route) if layered or not safe else True
 
 
 def _has_covers(dependant: Dependant) -> bool:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRouter
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Router
+from starlette.routing import BaseRoute, Router
 
 from fastapi_cacheinval.core.keys import as_bytes, encode
 from fastapi_cacheinval.routes.fastapi_private import handler_of
@@ -26,13 +26,16 @@ __all__ = [
     "steps_from",
 ]
 
+# What gives each request to one of its routes; a route that is an app itself to the only one.
+_ENDS = (Starlette, Router, BaseRoute)
+
 
 @dataclass(frozen=True, slots=True)
 class MiddlewareStack:
     """What an ASGI callable leads to.
 
-    `app` is the Starlette or FastAPI application, or its router where only that can be seen; None where
-    neither can. `layers` names what is on the way and may not be skipped by a hit, `cors` says whether
+    `app` is the Starlette or FastAPI application, or its router where only that can be seen, or a route that is an app
+    itself; None where none can. `layers` names what is on the way and may not be skipped by a hit, `cors` says whether
     `CORSMiddleware` is on the way, and `writers` what may write into answers, the same in every process. `start` is the
     callable, and `watched` what would make the rest untrue.
     """
@@ -56,13 +59,13 @@ class MiddlewareStack:
 
 
 def steps_from(start: Any) -> Iterator[Any]:
-    """What stands on the way down `.app`, until an application, a router, the end or a circle."""
+    """What stands on the way down `.app`, until an application, a router, a route, the end or a circle."""
     seen: set[int] = set()
     step = start
     while step is not None and id(step) not in seen:
         seen.add(id(step))
         yield step
-        if isinstance(step, Starlette | Router):
+        if isinstance(step, _ENDS):
             return
         step = getattr(step, "app", None)
 
@@ -126,6 +129,10 @@ def _of_router(router: Router, watched: Watched) -> Iterator[Any]:
         step = getattr(step, "app", None)
 
 
+def _of_route(route: BaseRoute) -> Iterator[str]:
+    return replaced(route, (BaseRoute,), ("__call__",))
+
+
 def _application_of(router: Router) -> Any:
     provider = getattr(router, "dependency_overrides_provider", None)
     return provider if isinstance(provider, Starlette) and provider.router is router else router
@@ -138,6 +145,8 @@ def leads_to_fastapi(app: Any) -> bool:
 
 def routes_visibly(app: Any) -> bool:
     """Whether an application or router gives each request to one of its `routes`, or answers 404 itself."""
+    if isinstance(app, BaseRoute):
+        return not any(_of_route(app))
     if getattr(app, "routes", None) is None:
         return False
     router: Any = getattr(app, "router", app)
@@ -169,10 +178,13 @@ def middleware_stack_of(app: Any) -> MiddlewareStack:
         elif isinstance(step, Router):
             target = _application_of(step)
             passed += _of_router(step, watched)
+        elif isinstance(step, BaseRoute):
+            target = step
+            passed += _of_route(step)
         else:
             passed.append(kind_of(step))
             watched.attributes(step, "app")
-        stands = None if isinstance(step, Starlette | Router) else step
+        stands = None if isinstance(step, _ENDS) else step
         writers += [_writer(kind, stands) for kind in passed[met:] if kind in WRITING or not is_harmless(kind)]
     guards = [name_of(each) for each in passed if not is_harmless(each)]
     return MiddlewareStack(

@@ -10,8 +10,7 @@ path that the request had when it arrived has to lead to the route by the tree a
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import is_
 from typing import Any
@@ -27,7 +26,6 @@ from fastapi_cacheinval.routes.endpoint_calls import put_over
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
 from fastapi_cacheinval.routes.files import is_plain_files
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
-from fastapi_cacheinval.routes.other_ways import mind_others
 from fastapi_cacheinval.routes.place import Place, Watched, own_number
 from fastapi_cacheinval.routes.route_layers import own_methods
 from fastapi_cacheinval.routes.route_levels import (
@@ -44,6 +42,7 @@ from fastapi_cacheinval.routes.route_levels import (
     matches_as_written,
     root_paths_in,
 )
+from fastapi_cacheinval.routes.ways import analysed
 from fastapi_cacheinval.routes.websockets import without_cached
 
 __all__ = ["Answering", "Files", "Known", "Survey"]
@@ -81,7 +80,7 @@ class Survey:
         # The places where an application stands in itself again.
         self._again: dict[int, list[Place]] = {}
         self._top = self._level(app, place, ())
-        self._by_route = self._analysed()
+        self._by_route = analysed(self._found, self._again)
         self.known = [way.leaf.known for way in self._found if way.leaf.known is not None]
         self.whole = self.whole and bool(self._lists)
 
@@ -131,8 +130,7 @@ class Survey:
             if isinstance(found, Leaf) and found.known in ways and (came == scope["method"] or not found.refuses(came)):
                 return found.known
         if arrived is None or ways[0].place.layers:
-            for root_path in root_paths_in(scope):
-                found = self._answering(scope["method"], scope["path"], {**scope, "root_path": root_path})
+            for found in self._left(scope["method"], scope["path"], scope):
                 if isinstance(found, Leaf) and found.known in ways:
                     return found.known
         return self._unseen.get(id(route)) or self._by_unseen_way(route, ways)
@@ -156,42 +154,35 @@ class Survey:
         known = self._unseen[id(route)] = Known(route, place, analyse(route, place, {}))
         return known
 
-    def _analysed(self) -> dict[int, tuple[Known, ...]]:
-        together: dict[int, list[Way]] = {}
-        for way in self._found:
-            together.setdefault(id(way.route), []).append(way)
-        for ways in together.values():
-            self._worst_of(ways)
-        self._number_twins()
-        mind_others(self._found)
-        return {key: tuple(way.leaf.known for way in ways if way.leaf.known) for key, ways in together.items()}
-
-    def _worst_of(self, ways: list[Way]) -> None:
-        """Analyse a route by each of its ways, with what holds for the worst of them."""
-        again = [place for way in ways for app in way.above for place in self._again.get(app, ())]
-        worst = Place.worst_of([*(way.place for way in ways), *again])
-        for way in ways:
-            place = replace(worst, prefix=way.place.prefix, under=way.place.under)
-            way.leaf.known = Known(way.route, place, analyse(way.route, place, {}))
-
-    def _number_twins(self) -> None:
-        """Give a number to each cached route that another one is the same as by all that every process knows."""
-        cached = [(way.leaf, known) for way in self._found if (known := way.leaf.known) and known.analysis.plan.policy]
-        count = Counter(known.analysis.plan.identity for _, known in cached)
-        for number, (leaf, known) in enumerate(cached, 1):
-            if count[known.analysis.plan.identity] > 1:
-                analysis = replace(known.analysis, plan=replace(known.analysis.plan, ordinal=number))
-                leaf.known = replace(known, place=replace(known.place, ordinal=number), analysis=analysis)
-
-    def find(self, method: str, path: str, scope: dict[str, Any]) -> Known | None:
+    def find(self, method: str, path: str, scope: Mapping[str, Any]) -> Known | None:
         """What would answer the method and path; None where nothing of FastAPI's would."""
         answering = self._answering(method, path, scope)
         return answering.known if isinstance(answering, Leaf) and not answering.refuses(method) else None
 
-    def answered(self, method: str, path: str, scope: dict[str, Any]) -> bool:
+    def answered(self, method: str, path: str, scope: Mapping[str, Any]) -> bool:
         """Whether any route, FastAPI's or not, would answer the method and path."""
         answering = self._answering(method, path, scope)
         return answering is not None and not (isinstance(answering, Leaf) and answering.refuses(method))
+
+    def may_answer(
+        self, path: str, arrived: Mapping[str, Any], at: Mapping[str, Any] | None, counts: Callable[[Known], bool]
+    ) -> bool:
+        """Whether a route that counts may answer GET of a path, by the way of a request that `arrived`.
+
+        It is `at` a route by now, if at any: there layers may have made another request of it, as `taken` has it.
+        """
+        found = self._answering("GET", path, arrived)
+        if isinstance(found, Leaf) and found.known is not None and counts(found.known):
+            return True
+        if at is None or not self.layered:
+            return False
+        left = self._left("GET", path, at)
+        return any(isinstance(each, Leaf) and each.known is not None and counts(each.known) for each in left)
+
+    def _left(self, method: str, path: str, at: Mapping[str, Any]) -> Iterator[Answering | None]:
+        """What would answer, by the root paths that layers may have left a request with that is at a route by now."""
+        asked = {**at, "method": method, "path": path}
+        return (answering_in(self._top, root_path, asked) for root_path in root_paths_in(at))
 
     def _answering(self, method: str, path: str, scope: Mapping[str, Any]) -> Answering | None:
         root_path = self._top.root_path or str(scope.get("root_path", ""))
@@ -213,7 +204,7 @@ class Survey:
     def _level(self, app: Any, place: Place, above: tuple[int, ...]) -> Level:
         level = Level(str(getattr(app, "root_path", "") or ""))
         self.plain = self.plain and not level.root_path
-        routes: list[BaseRoute] | None = getattr(app, "routes", None)
+        routes = _routes_of(app)
         if routes is None:
             return level
         if id(app) in above:
@@ -268,7 +259,7 @@ class Survey:
 
     def _mounted(self, mount: routing.Mount | routing.Host, place: Place, above: tuple[int, ...]) -> Level:
         inside = middleware_stack_of(mount.app)
-        if getattr(inside.app, "routes", None) is None:
+        if _routes_of(inside.app) is None:
             self.others.append(mount)
         prefix = mount.path_format.removesuffix("/{path}") if isinstance(mount, routing.Mount) else ""
         stock = routing.Mount if isinstance(mount, routing.Mount) else routing.Host
@@ -298,3 +289,8 @@ class Survey:
         if skipped is None and is_plain_files(mount.app):
             return Level("", files=Files(mount.app, place.watched))
         return self._level(inside.app, place, above)
+
+
+def _routes_of(app: Any) -> list[BaseRoute] | None:
+    """The routes that an app chooses from; a route that is an app itself is the only one."""
+    return [app] if isinstance(app, BaseRoute) else getattr(app, "routes", None)

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from fastapi_cacheinval.errors import RefusedRoutes
-from fastapi_cacheinval.routes.endpoint_calls import refuses_others
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at
 from fastapi_cacheinval.routes.hooks import hook_known, hook_other
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
@@ -17,7 +16,7 @@ from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.once import looking
 from fastapi_cacheinval.routes.other_plans import OverriddenPlans, Strays, starts_of
 from fastapi_cacheinval.routes.place import Place, Rounds
-from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
+from fastapi_cacheinval.routes.plan import RoutePlan
 from fastapi_cacheinval.routes.route_tree import Answering, Files, Known, Survey
 from fastapi_cacheinval.routes.summary import summary, unmatched_tags
 
@@ -27,10 +26,6 @@ logger = logging.getLogger("fastapi_cacheinval.routes")
 
 # The routes that FastAPI adds, by name.
 _OF_THE_DOCS = frozenset({"openapi", "redoc_html", "swagger_ui_html", "swagger_ui_redirect"})
-
-
-def _safe(route: BaseRoute) -> bool:
-    return refuses_others(route) and frozenset(route.methods or "*") <= SAFE_METHODS
 
 
 class RouteTable:
@@ -51,8 +46,9 @@ class RouteTable:
         self._changed = changed
         self._overridden = OverriddenPlans()
         self._strays = Strays()
-        # The routes that requests have come to by ways that are not in the tree.
+        # The routes that requests have come to by ways that are not in the tree, and whether one of them was cached.
         self._unseen: set[int] = set()
+        self._untold = False
         # Each that holds `dependency_overrides`, once; it only grows, because others may be reading it.
         self.providers: list[Any] = []
         # What the path of a cached route begins with; None where paths do not tell.
@@ -83,8 +79,7 @@ class RouteTable:
         survey = Survey(self._app, place)
         self._whole = survey.whole
         for route in survey.others:
-            # Where a layer may change the method, a read has to be told from what it came as.
-            self._whole = hook_other(route, always=survey.layered or not _safe(route)) and self._whole
+            self._whole = hook_other(route, layered=survey.layered) and self._whole
         for known in survey.known:
             hook_known(known, always=survey.layered)
             provider = known.analysis.plan.provider
@@ -182,7 +177,9 @@ class RouteTable:
                 "closure. There it is cached behind whatever stands on that way, in this process alone.",
                 route.path_format,
             )
-        return self.current(known)
+        plan = self.current(known)
+        self._untold = self._untold or (plan.ordinal < 0 and plan.policy is not None)
+        return plan
 
     def by_plain_files(self, app: object, arrived: Mapping[str, Any]) -> bool:
         """Whether an app is the files that answer a request as it arrived, with nothing on the way that checks it."""
@@ -195,7 +192,7 @@ class RouteTable:
         return self._survey.led(arrived)
 
     def sees_all(self) -> bool:
-        """Whether each route that can be given an unsafe request is one that notes its arrival, from now on."""
+        """Whether each route that can be given an unsafe request notes its arrival from now on."""
         self._refresh()
         return self._whole
 
@@ -212,32 +209,35 @@ class RouteTable:
         known = self.known(method, path, scope)
         return None if known is None else self.current(known)
 
-    def cached_of(self, paths: Iterable[str], scope: Mapping[str, Any]) -> list[str]:
-        """Those of some paths that a cached GET would answer, as `match` finds it."""
+    def cached_of(
+        self, paths: Iterable[str], arrived: Mapping[str, Any], at: Mapping[str, Any] | None, plan: RoutePlan | None
+    ) -> list[str]:
+        """Those of some paths that a cached GET may answer: see `Survey.may_answer`; `plan` is that of the route."""
         self._refresh()
-        asked, found = dict(scope), list[str]()
-        for path in paths:
-            known = self._survey.find("GET", path, asked)
-            if known is not None and self.current(known).policy is not None:
-                found.append(path)
-        return found
+        if self._untold or (plan is not None and plan.ordinal < 0):
+            # Who comes by a way that is not in the tree is told nothing by that.
+            return [*paths]
+        return [path for path in paths if self._survey.may_answer(path, arrived, at, self._is_cached)]
+
+    def _is_cached(self, known: Known) -> bool:
+        return self.current(known).policy is not None
 
     def known(self, method: str, path: str, scope: Mapping[str, Any]) -> Known | None:
         """The route as `match` finds it, without the overrides of now."""
         self._refresh()
-        return self._survey.find(method, path, dict(scope))
+        return self._survey.find(method, path, scope)
 
     def answers(self, method: str, path: str, scope: Mapping[str, Any]) -> bool:
         """Whether any route, FastAPI's or not, would answer this method and decoded path; `scope` as for `match`."""
         self._refresh()
-        return self._survey.answered(method, path, dict(scope))
+        return self._survey.answered(method, path, scope)
 
     def head_of_get(self, path: str, scope: Mapping[str, Any]) -> bool:
         """Whether HEAD of this path is a cached GET without its content: no route has a HEAD of its own there."""
         if self.answers("HEAD", path, scope):
             return False
-        plan = self.match("GET", path, scope)
-        return plan is not None and plan.policy is not None
+        known = self.known("GET", path, scope)
+        return known is not None and self._is_cached(known)
 
     def current(self, known: Known) -> RoutePlan:
         """The plan, or that of the overridden tree while dependencies are overridden."""
