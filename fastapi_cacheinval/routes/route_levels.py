@@ -30,6 +30,7 @@ __all__ = [
     "Level",
     "Way",
     "answering_in",
+    "for_some_host",
     "matches_as_written",
     "root_paths_in",
     "route_path",
@@ -191,6 +192,20 @@ def answering_in(level: Level, root_path: str, scope: dict[str, Any]) -> Answeri
                 return entry
             return answering_in(entry.level, entry.level.root_path or root_path, scope)
     return level.files or refusing
+
+
+def for_some_host(level: Level, root_path: str, path: str) -> Iterator[Leaf]:
+    """Every route that may answer GET of a path, whatever the host that a request names: a path is purged for all."""
+    below = route_path(path, root_path) if root_path else path
+    for entry in level.entries:
+        if isinstance(entry, Leaf):
+            if not entry.refuses("GET") and entry.pattern.match(below):
+                yield entry
+        elif isinstance(entry, Branch):
+            found = None if entry.pattern is None else entry.pattern.match(below)
+            if entry.pattern is None or found is not None:
+                taken = "" if found is None else below[: -len("/" + found["path"])]
+                yield from for_some_host(entry.level, entry.level.root_path or root_path + taken, path)
 
 
 def root_paths_in(scope: Mapping[str, Any]) -> Iterator[str]:

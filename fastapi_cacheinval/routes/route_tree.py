@@ -39,6 +39,7 @@ from fastapi_cacheinval.routes.route_levels import (
     Level,
     Way,
     answering_in,
+    for_some_host,
     matches_as_written,
     root_paths_in,
 )
@@ -174,10 +175,13 @@ class Survey:
         found = self._answering("GET", path, arrived)
         if isinstance(found, Leaf) and found.known is not None and counts(found.known):
             return True
-        if at is None or not self.layered:
-            return False
-        left = self._left("GET", path, at)
-        return any(isinstance(each, Leaf) and each.known is not None and counts(each.known) for each in left)
+        others: list[Answering | None] = []
+        if not self.by_path:
+            others += for_some_host(self._top, str(self._top.root_path or arrived.get("root_path", "")), path)
+        if self.layered and at is not None:
+            others += self._left("GET", path, at)
+        known = filter(None, (each.known for each in others if isinstance(each, Leaf))) if others else ()
+        return any(map(counts, known))
 
     def _left(self, method: str, path: str, at: Mapping[str, Any]) -> Iterator[Answering | None]:
         """What would answer, by the root paths that layers may have left a request with that is at a route by now."""

@@ -59,6 +59,7 @@ ANSWER = {
     "_forbidden",
     "refused_because",
     "_against_a_guess",
+    "forbids",
     "_closed_to",
     "_not_ours",
     "_why_away",

@@ -251,6 +251,34 @@ async def test_a_route_by_its_name_is_purged_behind_two_mounts() -> None:
     assert_miss(await asked("", app, "/a/b/items/1"))
 
 
+@pytest.mark.parametrize("order", ["shop first", "desk first"])
+@pytest.mark.parametrize("hosts", [("shop.test", "desk.test"), ("{name}.test", "desk.test"), ("shop.test", None)])
+async def test_a_path_is_purged_for_all_hosts(hosts: tuple[str, str | None], order: str) -> None:
+    """The route that writes stands under another host than the one that is cached."""
+    shop, desk, values = Shop(), FastAPI(), [1]
+
+    async def read() -> int:
+        return values[0]
+
+    async def write() -> None:
+        values[0] = 2
+
+    pages = FastAPI()
+    pages.get("/items/{number}", dependencies=[cached(ttl=60)])(read)
+    desk.put("/items/{number}")(write)
+    ways: list[Any] = [Host(hosts[0], pages), Mount("", desk) if hosts[1] is None else Host(hosts[1], desk)]
+    if hosts[1] is not None and (order == "desk first" or "{" in hosts[0]):
+        ways.reverse()
+    app = FastAPI()
+    app.add_middleware(CacheMiddleware, cache=shop.cache)
+    app.router.routes.extend(ways)
+    assert (await ask(app, "/items/1", host="shop.test")).body == b"1"
+    assert_hit(await ask(app, "/items/1", host="shop.test"))
+    answer = await ask(app, "/items/1", method="PUT", host="desk.test")
+    assert answer.headers["cacheinval-purge"] == "done"
+    assert (await ask(app, "/items/1", host="shop.test")).body == b"2"
+
+
 async def test_where_all_ways_are_in_the_tree_only_cached_paths_are_purged() -> None:
     """A layer that may rewrite the request is no reason to purge what nobody caches."""
     shop = Shop()
