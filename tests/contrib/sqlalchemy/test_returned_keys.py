@@ -150,11 +150,11 @@ def _run(statement: Any, parameters: Any, *, watched: bool, again: int = 1) -> t
                 made = statement()
                 given = () if parameters is None else (parameters,)
                 seen.append(_seen(session.execute(made, *given, execution_options=_SYNC), list(made._returning)))
+        after = _rows(engine)
     finally:
         if collector is not None:
             collector.stop()
-    after = _rows(engine)
-    engine.dispose()
+        engine.dispose()
     changed = {
         tag for key in {*before, *after} if before.get(key) != after.get(key)
         for tag in (before.get(key), after.get(key)) if tag is not None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request, Response
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, _EffectiveRouteContext  # pyright: ignore[reportPrivateUsage]
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -119,8 +119,14 @@ async def test_what_a_layer_ends_after_a_cancellation_is_not_kept(
     await only_the_whole_is_kept(asgi, path, report, headers={"accept-encoding": "gzip"})
 
 
-@pytest.mark.parametrize("included", [False, True])
-@pytest.mark.parametrize("route_class", [Layered, OwnWay])
+# An older FastAPI makes the app of an included route anew for each request, so that nothing can stand before it.
+INCLUDED = [True] if hasattr(_EffectiveRouteContext, "app") else []
+
+
+@pytest.mark.parametrize(
+    ("route_class", "included"),
+    [(Layered, False), (Layered, True), (OwnWay, False), *((OwnWay, included) for included in INCLUDED)],
+)
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_layer_that_a_route_class_brings_along_keeps_nothing_cut(
     mode: str, route_class: Any, *, included: bool

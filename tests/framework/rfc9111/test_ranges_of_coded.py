@@ -114,7 +114,8 @@ def said(answer: Answer) -> tuple[Any, ...]:
         return 416, answer.headers["content-range"]
     if coding == "gzip" and answer.status_code == 200:
         body = gzip.decompress(body)
-    kind = answer.headers.get("content-type", "")
+    # An older Starlette says it in another field.
+    kind = answer.headers.get("content-type", "") + answer.headers.get("content-range", "")
     if "boundary=" in kind:
         boundary = kind.partition("boundary=")[2]
         return answer.status_code, coding, body.replace(boundary.encode(), b"-").split(b"\r\n"), answer.headers["etag"]
@@ -149,10 +150,29 @@ async def etag_of(app: Any, path: str) -> str:
     return str((await ask(app, path)).headers["etag"])
 
 
+class Compressing:
+    """`GZipMiddleware` around what is no part: an older Starlette compresses parts, which then add up for nobody."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.gzip = GZipMiddleware(app)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        status: list[int] = []
+
+        async def note(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                status.append(message["status"])
+
+        if scope["type"] == "http" and b"range" in dict(scope["headers"]):
+            await self.app({**scope}, receive, note)
+        await (self.app if status == [206] else self.gzip)(scope, receive, send)
+
+
 @pytest.mark.parametrize("kind", LIFETIMES)
 async def test_the_cache_says_of_a_compressed_file_what_the_app_says(folder: Path, kind: str) -> None:
     """Whoever has asked for it before, in whichever form: every part is of the file, as without the cache."""
-    layer: tuple[Any, dict[str, Any]] = (GZipMiddleware, {})
+    layer: tuple[Any, dict[str, Any]] = (Compressing, {})
     _, plain, _, _ = twins(folder, LIFETIMES[kind], layer)
     asked = requests(await etag_of(plain, "/file"))
     theirs = [said(await ask(plain, "/file", headers=headers)) for headers in asked]
@@ -169,7 +189,7 @@ async def test_the_cache_says_of_a_compressed_file_what_the_app_says(folder: Pat
 @pytest.mark.parametrize(
     "layer",
     [
-        (GZipMiddleware, {}),
+        (Compressing, {}),
         (Coder, {}),
         (Coder, {"coding": b"zstd", "varies": False}),
         (Coder, {"coding": b"identity, x-gzip"}),
