@@ -24,8 +24,8 @@ __all__ = ["CacheMiddleware"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
-# A look takes microseconds, and the next one comes this many times later; so many seconds after one that was held up.
-_LOOK_SHARE, _LONGEST_TRUST = 100, 0.02
+# A look takes microseconds, and the next one comes this many times later.
+_LOOK_SHARE = 100
 
 
 class CacheMiddleware:
@@ -214,7 +214,7 @@ class CacheMiddleware:
         # The feed's logger may have been switched on or off.
         self._watch()
         self._looked = after = self._now()
-        self._look_every = min(_LOOK_SHARE * (after - now), _LONGEST_TRUST)
+        self._look_every = min(_LOOK_SHARE * (after - now), self._app_context.table.longest_trust)
         return changed
 
     def _watch(self) -> None:

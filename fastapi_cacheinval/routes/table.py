@@ -37,6 +37,8 @@ class RouteTable:
     called when the front lookup may know responses of a route that is no longer what it was.
     """
 
+    longest_trust = 0.02  # Seconds for which a route that was looked at is believed to be the same.
+
     def __init__(
         self, app: Any, inside: MiddlewareStack, *, front: bool | None = None, changed: Callable[[], None] | None = None
     ) -> None:

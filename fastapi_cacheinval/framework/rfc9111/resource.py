@@ -30,8 +30,6 @@ __all__ = ["Resource", "SearchRules", "origin_of", "part_key"]
 _PART = ((b"range", b"part"),)
 _MOST_PATHS = 1_000
 _MOST_RULES = 4
-# Seconds for which a route that was looked at is believed to be the same.
-_LONGEST_TRUST = 0.02
 
 
 class SearchRules:
@@ -170,7 +168,7 @@ class Resource:
                 elsewhere = stored.stamp.began == -inf
                 if forbids(foreseen(app_context, arrived, elsewhere=elsewhere), ruled=stored.ruled):
                     return None
-                stored.spares_until = now + _LONGEST_TRUST
+                stored.spares_until = now + app_context.table.longest_trust
         return stored
 
     @property
