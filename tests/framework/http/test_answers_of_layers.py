@@ -15,12 +15,10 @@ from starlette.responses import StreamingResponse
 
 from fastapi_cacheinval import CacheMiddleware, cached
 from fastapi_cacheinval.testing import assert_hit
+from tests.helpers.cut import FRESH, MODES, HandsOn
 from tests.helpers.http import Call, ask, scope_of, until
 
 pytestmark = pytest.mark.anyio
-
-FRESH = {"cache-control": "max-age=60"}
-MODES = ["by headers", "shared"]
 
 
 def drops(app: Any) -> Any:
@@ -79,16 +77,20 @@ def app_of(mode: str, layer: Any, make: Any) -> CacheMiddleware:
     return CacheMiddleware(app, honour_headers=mode == "by headers")
 
 
+async def keeps(asgi: Any, path: str, body: bytes) -> None:
+    """A page has this body, and so has the hit after it."""
+    assert (await ask(asgi, path)).body == body
+    hit = await ask(asgi, path)
+    assert_hit(hit)
+    assert hit.body == body
+
+
 @pytest.mark.parametrize("make", [lambda: Response(b"page"), lambda: StreamingResponse(rows())], ids=["one", "many"])
 @pytest.mark.parametrize("layer", [drops, Swallows])
 @pytest.mark.parametrize("mode", MODES)
 async def test_the_answer_of_a_layer_that_drops_the_routes_is_kept(mode: str, layer: Any, make: Any) -> None:
     """Also where the route has begun a stream and ends it later than the layer its own."""
-    asgi = app_of(mode, layer, make)
-    assert (await ask(asgi, "/page")).body == b"own"
-    hit = await ask(asgi, "/page")
-    assert_hit(hit)
-    assert hit.body == b"own"
+    await keeps(app_of(mode, layer, make), "/page", b"own")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -98,9 +100,7 @@ async def test_the_answer_of_a_layer_in_place_of_a_route_that_has_not_begun_is_k
     def fails() -> Response:
         raise ConnectionError
 
-    asgi = app_of(mode, Stands, fails)
-    assert (await ask(asgi, "/page")).body == b"own"
-    assert_hit(await ask(asgi, "/page"))
+    await keeps(app_of(mode, Stands, fails), "/page", b"own")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -111,15 +111,8 @@ async def test_what_a_route_has_sent_to_its_declared_length_is_whole(mode: str) 
         yield b"all of it"
         raise asyncio.CancelledError
 
-    def hands_on(app: Any) -> Any:
-        async def call(request: Request, call_next: Any) -> Any:
-            return await call_next(request)
-
-        return BaseHTTPMiddleware(app, call)
-
-    asgi = app_of(mode, hands_on, lambda: StreamingResponse(parts(), headers=FRESH | {"content-length": "9"}))
-    assert (await ask(asgi, "/page")).body == b"all of it"
-    assert_hit(await ask(asgi, "/page"))
+    asgi = app_of(mode, HandsOn, lambda: StreamingResponse(parts(), headers=FRESH | {"content-length": "9"}))
+    await keeps(asgi, "/page", b"all of it")
 
 
 async def test_a_body_that_a_task_ends_after_its_app_has_returned_is_kept() -> None:
@@ -143,11 +136,7 @@ async def test_a_body_that_a_task_ends_after_its_app_has_returned_is_kept() -> N
 
     app = FastAPI(middleware=[Middleware(Waits)])
     app.mount("/page", Page())
-    asgi = CacheMiddleware(app, honour_headers=True)
-    assert (await ask(asgi, "/page/")).body == b"begun"
-    hit = await ask(asgi, "/page/")
-    assert_hit(hit)
-    assert hit.body == b"begun"
+    await keeps(CacheMiddleware(app, honour_headers=True), "/page/", b"begun")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -155,7 +144,7 @@ async def test_a_page_behind_a_layer_is_kept_while_its_background_task_runs(mode
     """The route has ended its body; what it does then is no part of that."""
     goes_on = asyncio.Event()
     asgi = app_of(
-        mode, Swallowing, lambda: StreamingResponse(rows(), headers=FRESH, background=BackgroundTask(goes_on.wait))
+        mode, Passes, lambda: StreamingResponse(rows(), headers=FRESH, background=BackgroundTask(goes_on.wait))
     )
     first = Call(asgi, scope_of("/page"))
     await until(lambda: asgi.cache.statistics().responses == 1, "the response")
@@ -165,7 +154,7 @@ async def test_a_page_behind_a_layer_is_kept_while_its_background_task_runs(mode
     await first.task
 
 
-class Swallowing(Swallows):
+class Passes(Swallows):
     """Hands on as it is."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

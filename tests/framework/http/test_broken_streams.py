@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from starlette.background import BackgroundTask
-from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import StreamingResponse
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
 from fastapi_cacheinval.testing import assert_hit
+from tests.helpers.cut import HandsOn
 from tests.helpers.http import Call, ask, scope_of, until
 
 pytestmark = pytest.mark.anyio
@@ -34,14 +34,7 @@ class Ending:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def hands_on(app: Any) -> Any:
-    async def call(request: Request, call_next: Any) -> Any:
-        return await call_next(request)
-
-    return BaseHTTPMiddleware(app, call)
-
-
-LAYERS = {"hands on": [hands_on], "two of them": [hands_on, hands_on], "ends it": [Ending]}
+LAYERS = {"hands on": [HandsOn], "two of them": [HandsOn, HandsOn], "ends it": [Ending]}
 # Where nothing stands between the route and the cache, the stream has no end at all.
 MODES: dict[str, dict[str, Any]] = {
     "by headers": {"honour_headers": True},
@@ -106,7 +99,7 @@ async def test_what_a_layer_ends_after_an_error_is_not_kept(mode: str, layers: A
 
 async def test_those_who_wait_for_a_stream_that_breaks_do_not_get_it() -> None:
     """One of them asks the app again, and all get the whole."""
-    shop = Shop("by headers", [hands_on], rows=1, sync=False)
+    shop = Shop("by headers", [HandsOn], rows=1, sync=False)
     calls = [Call(shop.asgi, scope_of("/report")) for _ in range(5)]
     bodies = [await answer_of(call) for call in calls]
     assert bodies == [b"row 1\n", *[WHOLE] * 4]
