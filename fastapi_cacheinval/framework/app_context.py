@@ -54,7 +54,7 @@ class Mode(Protocol):
         ...
 
     def usable(self, asks: Any, stored: StoredResponse | None) -> StoredResponse | None:
-        """What is stored, where it may still be used in place of what answers now."""
+        """The stored response, if it may still stand in for what answers now; None if not."""
         ...
 
 

@@ -47,7 +47,7 @@ class ByPolicy:
         return ()
 
     def usable(self, asks: Asks, stored: Any) -> Any:
-        """What is stored, where it may still be used in place of what answers now: a policy is a part of its key."""
+        """The stored response: its key has the policy, so that it stands in for what answers now."""
         return stored
 
 
@@ -83,7 +83,7 @@ class ByHeaders(ByPolicy):
         return self._resource(asks).keys
 
     def usable(self, asks: Asks, stored: Any) -> Any:
-        """What is stored, where it may still be used in place of what answers now."""
+        """The stored response, if it may still stand in for what answers now; None if not."""
         return self._resource(asks).usable(stored)
 
     def _resource(self, asks: Asks) -> Resource:

@@ -41,7 +41,7 @@ passes_through(AppHook)
 
 
 def beneath_app_hook(app: Any) -> Any:
-    """What a hook stands in place of; anything else is given back as it is."""
+    """The app behind a hook; any other app as it is."""
     return app.app if type(app) is AppHook else app
 
 

@@ -126,9 +126,9 @@ def called_once(dml: Any, parameters: Any) -> Any:
 
 
 def doubt_of(dml: Any, names: frozenset[str] = frozenset()) -> str | None:
-    """What in its condition may come out otherwise for a locked row, and what to write instead.
+    """Why a second look may choose other rows by the condition of a write, and what to write instead.
 
-    None where it is about the row at hand alone, and about none of these columns.
+    None if the condition is about the row at hand alone, and about none of these columns.
     """
     if not all(isinstance(option, LoaderCriteriaOption) for option in criteria_of(dml)):
         return _OTHERS

@@ -43,7 +43,6 @@ class Flush:
 
     gone: list[Any] = field(default_factory=list[Any])
     kept: list[Any] = field(default_factory=list[Any])
-
     read: set[tuple[Connection, Mapper[Any], Identity]] = field(
         default_factory=set[tuple[Connection, Mapper[Any], Identity]]
     )

@@ -35,7 +35,7 @@ HEURISTIC_STATUSES = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410
 
 
 class Lifetime(NamedTuple):
-    """For how long a response is fresh, whether that is no guess, and whether a rule for its path says so."""
+    """The seconds for which a response is fresh; whether it or a rule states them; whether a rule does."""
 
     seconds: float
     explicit: bool
